@@ -1,0 +1,1 @@
+"""The commands. They talk to a running service through its API, or make and check files (identities, worlds)."""

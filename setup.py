@@ -1,0 +1,80 @@
+"""Builds netcon's native parts: the crypto leaf and data plane (Cython, C++20), lwIP's binding (pybind11) and core, the intercept library (C11).
+
+`NETCON_BUILD=crypto,reactor,lwip,intercept` limits a build to some of them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from glob import glob
+from pathlib import Path
+
+from Cython.Build import cythonize
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).parent
+PARTS = set(filter(None, os.environ.get("NETCON_BUILD", "crypto,reactor,lwip,intercept").split(",")))
+WARNINGS = ["-Wall", "-Wextra", "-Werror"]
+CXX = ["-std=c++20", "-O2", "-g", "-fvisibility=hidden", "-fno-strict-aliasing", *WARNINGS]
+# Generated code is not ours to keep free of these.
+GENERATED = ["-Wno-unused-function", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-deprecated-declarations"]
+
+
+def cython_extension(name: str, sources: list[str], libraries: list[str]) -> Extension:
+    return Extension(
+        f"netcon.dataplane.{name}",
+        [f"netcon/dataplane/{name}.pyx", *sources],
+        include_dirs=["include", "netcon/dataplane/src"],
+        libraries=libraries,
+        extra_compile_args=[*CXX, *GENERATED],
+        language="c++",
+        depends=[*glob("include/netcon/*.h"), *glob("netcon/dataplane/src/*.hpp")],
+    )
+
+
+class BuildNative(build_ext):
+    """Also builds the two shared objects that are not Python extensions: lwIP's core and the intercept library."""
+
+    def run(self) -> None:
+        super().run()
+        root = HERE if self.inplace else Path(self.build_lib)
+        if "lwip" in PARTS:
+            self.make("lwip/build_core.py", root / "lwip" / "liblwip-core.so")
+        if "intercept" in PARTS:
+            self.make("intercept/build.py", root / "netcon" / "lib" / "libnetcon-intercept.so")
+
+    def make(self, script: str, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, str(HERE / script), str(target)], check=True, cwd=HERE)
+
+
+crypto_sources = ["netcon/dataplane/src/armour.cpp", "netcon/dataplane/src/identity_work.cpp"]
+extensions: list[Extension] = []
+if "crypto" in PARTS:
+    extensions.append(cython_extension("crypto", crypto_sources, ["sodium", "crypto", "lz4"]))
+if "reactor" in PARTS:
+    sources = sorted(set(glob("netcon/dataplane/src/*.cpp")) - set(crypto_sources))
+    extensions.append(cython_extension("reactor", sources, []))
+extensions = cythonize(extensions, build_dir="build/cython", language_level=3)
+if "lwip" in PARTS:
+    extensions.append(
+        Pybind11Extension(
+            "lwip._lwip",
+            sorted(glob("lwip/src/*.cpp")),
+            include_dirs=["include", "lwip/src"],
+            extra_compile_args=CXX,
+            cxx_std=20,
+            depends=[*glob("include/netcon/*.h"), *glob("lwip/src/*.hpp"), *glob("lwip/src/*.h")],
+        )
+    )
+
+setup(
+    packages=["netcon", "netcon.core", "netcon.core.messages", "netcon.controller", "netcon.dataplane", "netcon.service", "netcon.cli", "lwip"],
+    package_data={"": ["*.pyi", "py.typed"]},
+    ext_modules=extensions,
+    cmdclass={"build_ext": BuildNative},
+)
