@@ -1,0 +1,97 @@
+# netcon: build, demo, tests. Everything that a fresh Debian 12 machine lacks is installed here, and said.
+#
+#   make demo     a private world on this machine: nginx and curl, neither changed, meet on an encrypted network
+#   make test     linters, types, all tests
+#   make bench    speed, as ratios against a peer in the same run
+#
+# PREFIX is a virtual environment that other users may read, because the demo's processes run unprivileged.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+
+ROOT := $(filter 0,$(shell id -u))
+PREFIX ?= $(if $(ROOT),/opt/netcon-$(shell pwd | cksum | cut -d' ' -f1),$(CURDIR)/build/prefix)
+PYTHON := $(PREFIX)/bin/python
+
+BUILD_PACKAGES := build-essential python3-dev python3-venv libsodium-dev libssl-dev liblz4-dev dpkg-dev
+DEMO_PACKAGES := nginx-light curl redis-server redis-tools util-linux
+TEST_PACKAGES := apache2-utils musl-tools clang-format docker.io debootstrap iproute2 strace procps
+
+SOURCES := $(shell git ls-files netcon lwip intercept include setup.py pyproject.toml 2>/dev/null)
+
+export NETCON_PLANET := private
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: build demo test unit lint format bench install-test-tools clean
+.DEFAULT_GOAL := build
+
+# $(call packages,LIST): install what is missing of LIST, with sudo if need be.
+define packages
+	missing=""
+	for package in $(1); do
+		dpkg-query -W -f '$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"
+	done
+	if [ -n "$$missing" ]; then
+		echo "netcon: installing Debian packages:$$missing"
+		$(if $(ROOT),,sudo) apt-get update -qq
+		$(if $(ROOT),,sudo) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	fi
+endef
+
+build: $(PREFIX)/.installed
+
+$(PREFIX)/bin/python:
+	$(call packages,$(BUILD_PACKAGES))
+	echo "netcon: virtual environment in $(PREFIX)"
+	umask 022
+	/usr/bin/python3 -m venv $(PREFIX)
+	$(PYTHON) -m pip install -q --upgrade pip 'setuptools>=69' wheel 'cython>=3.0' 'pybind11>=2.11'
+
+$(PREFIX)/.installed: $(SOURCES) | $(PREFIX)/bin/python
+	$(call packages,$(BUILD_PACKAGES))
+	echo "netcon: building and installing into $(PREFIX)"
+	umask 022
+	$(PYTHON) -m pip install -q --no-build-isolation '.[test]'
+	chmod -R a+rX $(PREFIX)
+	touch $@
+
+# Tests import the packages from the work tree: give it the native parts that were just built.
+build/.native: $(PREFIX)/.installed
+	site=$$(cd / && $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+	(cd $$site && find netcon lwip -name '*.so' -print0 | xargs -0 tar cf -) | tar xf -
+	touch $@
+
+demo: build
+	$(call packages,$(DEMO_PACKAGES))
+	$(PREFIX)/bin/netcon demo
+
+lint: build
+	$(call packages,clang-format)
+	$(PREFIX)/bin/ruff check .
+	$(PREFIX)/bin/ruff format --check .
+	$(PREFIX)/bin/mypy
+	git ls-files '*.c' '*.h' '*.cpp' '*.hpp' | xargs -r clang-format --dry-run --Werror
+
+install-test-tools: build
+	$(call packages,$(DEMO_PACKAGES) $(TEST_PACKAGES))
+
+test: lint unit
+
+unit: install-test-tools build/.native
+	NETCON_PREFIX=$(PREFIX) $(PYTHON) -m pytest $(PYTEST_ARGS)
+
+bench: install-test-tools build/.native
+	for bench in tests/bench/bench_*.py; do NETCON_PREFIX=$(PREFIX) $(PYTHON) $$bench; done
+
+format: build
+	$(PREFIX)/bin/ruff check --fix .
+	$(PREFIX)/bin/ruff format .
+	git ls-files '*.c' '*.h' '*.cpp' '*.hpp' | xargs -r clang-format -i
+
+clean:
+	rm -rf build *.egg-info
+	git ls-files -oi --exclude-standard netcon lwip | grep '\.so$$' | xargs -r rm -f
+	case "$(PREFIX)" in /opt/netcon-*|$(CURDIR)/build/*) rm -rf "$(PREFIX)" ;; esac
