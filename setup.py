@@ -1,4 +1,4 @@
-"""Builds netcon's native parts: the crypto leaf and data plane (Cython, C++20), lwIP's binding (pybind11) and core, the intercept library (C11).
+"""Builds netcon's native parts: crypto leaf and data plane (Cython, C++20), lwIP binding (pybind11) and core, intercept library (C11).
 
 `NETCON_BUILD=crypto,reactor,lwip,intercept` limits a build to some of them.
 """
@@ -73,7 +73,16 @@ if "lwip" in PARTS:
     )
 
 setup(
-    packages=["netcon", "netcon.core", "netcon.core.messages", "netcon.controller", "netcon.dataplane", "netcon.service", "netcon.cli", "lwip"],
+    packages=[
+        "netcon",
+        "netcon.core",
+        "netcon.core.messages",
+        "netcon.controller",
+        "netcon.dataplane",
+        "netcon.service",
+        "netcon.cli",
+        "lwip",
+    ],
     package_data={"": ["*.pyi", "py.typed"]},
     ext_modules=extensions,
     cmdclass={"build_ext": BuildNative},

@@ -28,7 +28,7 @@ class EngineError(RuntimeError):
 
 @contextlib.contextmanager
 def engine(folder: Path) -> Iterator[docker.DockerClient]:
-    """A client of a working engine: the environment's (`DOCKER_HOST` or the default socket) if it answers, else one started in `folder`."""
+    """A client of a working engine: the environment's if that answers, else one started in `folder`."""
     with contextlib.suppress(DockerException):
         client = docker.from_env()
         client.ping()

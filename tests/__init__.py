@@ -1,0 +1,1 @@
+"""The tests mirror the packages; `differential` compares with the kernel, `integration` runs real programs, `bench` measures."""

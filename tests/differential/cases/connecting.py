@@ -1,0 +1,245 @@
+"""connect: blocking and not, its errors, what poll says, trying again."""
+
+import errno
+import select
+import socket
+import threading
+
+from tests.differential.harness import World, case, errno_name, no_sigpipe, outcome, polled, socket_error, value, wait
+
+
+@case
+def connect_blocking_succeeds(world: World):
+    listener = world.listener()
+    client = world.stream()
+    return [outcome(client.connect, world.to(listener)), client.getpeername()[:2] == world.to(listener), socket_error(client)]
+
+
+@case
+def connect_refused(world: World):
+    client = world.stream()
+    return outcome(client.connect, (world.address, world.closed_port()))
+
+
+@case
+def connect_refused_twice_on_one_socket(world: World):
+    client = world.stream()
+    port = world.closed_port()
+    return [outcome(client.connect, (world.address, port)), outcome(client.connect, (world.address, port))]
+
+
+@case
+def connect_succeeds_after_refusal_on_the_same_socket(world: World):
+    listener = world.listener()
+    client = world.stream()
+    first = outcome(client.connect, (world.address, world.closed_port()))
+    second = outcome(client.connect, world.to(listener))
+    client.sendall(b"x")
+    server, _ = listener.accept()
+    return [first, second, server.recv(1).decode()]
+
+
+@case
+def connect_nonblocking_reports_progress_then_writable(world: World):
+    listener = world.listener()
+    client = world.nonblocking()
+    started = errno_name(client.connect_ex(world.to(listener)))
+    wait(client, select.POLLOUT)
+    return [started, polled(client), socket_error(client)]
+
+
+@case
+def connect_nonblocking_again_when_connected(world: World):
+    listener = world.listener()
+    client = world.nonblocking()
+    client.connect_ex(world.to(listener))
+    wait(client, select.POLLOUT)
+    # The first call after completion reports success, the next one EISCONN.
+    return errno_name(client.connect_ex(world.to(listener))) in ("OK", "EISCONN") and errno_name(
+        client.connect_ex(world.to(listener))
+    )
+
+
+@case
+def connect_nonblocking_refused_is_in_so_error(world: World):
+    client = world.nonblocking()
+    client.connect_ex((world.address, world.closed_port()))
+    events = wait(client, select.POLLOUT)
+    return [events, socket_error(client), socket_error(client)]
+
+
+@case
+def connect_nonblocking_refused_all_events(world: World):
+    client = world.nonblocking()
+    client.connect_ex((world.address, world.closed_port()))
+    wait(client, select.POLLOUT)
+    return polled(client, select.POLLIN | select.POLLOUT)
+
+
+@case
+def connect_nonblocking_refused_read_gives_the_error_once_asked(world: World):
+    client = world.nonblocking()
+    client.connect_ex((world.address, world.closed_port()))
+    wait(client, select.POLLOUT)
+    return [socket_error(client), value(lambda: client.recv(1).decode())]
+
+
+@case
+def connect_ex_to_a_connected_peer(world: World):
+    client, server = world.pair()
+    return errno_name(client.connect_ex(server.getsockname()))
+
+
+@case
+def connect_on_a_listener(world: World):
+    listener = world.listener()
+    return errno_name(listener.connect_ex(world.to(listener)))
+
+
+@case
+def connect_with_a_short_address(world: World):
+    import ctypes
+
+    from tests.differential.harness import LIBC
+
+    client = world.stream()
+    ctypes.set_errno(0)
+    result = LIBC.connect(client.fileno(), b"\x02\x00", 2)
+    return [result, errno_name(ctypes.get_errno())]
+
+
+@case
+def connect_with_another_family(world: World):
+    client = world.stream()
+    other = ("127.0.0.1", 9) if world.family == socket.AF_INET6 else ("::1", 9, 0, 0)
+    import ctypes
+    import struct
+
+    from tests.differential.harness import LIBC
+
+    if world.family == socket.AF_INET6:
+        # An AF_UNIX address on an AF_INET6 socket: an IPv4 one has a special meaning for old programs.
+        raw = struct.pack("=H", socket.AF_UNIX) + bytes(26)
+    else:
+        raw = (
+            struct.pack("=HHI", socket.AF_INET6, socket.htons(other[1]), 0) + socket.inet_pton(socket.AF_INET6, other[0]) + bytes(4)
+        )
+    ctypes.set_errno(0)
+    result = LIBC.connect(client.fileno(), raw, len(raw))
+    return [result, errno_name(ctypes.get_errno())]
+
+
+@case
+def connect_to_a_full_duplex_exchange(world: World):
+    client, server = world.pair()
+    client.sendall(b"ping")
+    got = server.recv(4)
+    server.sendall(b"pong")
+    return [got.decode(), client.recv(4).decode()]
+
+
+@case
+def connect_names_both_ends(world: World):
+    client, server = world.pair()
+    return [client.getsockname() == server.getpeername(), client.getpeername() == server.getsockname(), client.getsockname()[0]]
+
+
+@case
+def connect_from_a_bound_port(world: World):
+    listener = world.listener()
+    client = world.bound()
+    before = client.getsockname()
+    client.connect(world.to(listener))
+    return [client.getsockname() == before, listener.accept()[1] == before]
+
+
+@case
+def getpeername_before_connect(world: World):
+    return outcome(world.stream().getpeername)
+
+
+@case
+def getsockname_of_a_fresh_socket(world: World):
+    return list(world.stream().getsockname()[:2])
+
+
+@case
+def getpeername_while_connecting_is_not_connected(world: World):
+    client = world.nonblocking()
+    started = errno_name(client.connect_ex(world.silence()))
+    return [started, outcome(client.getpeername)]
+
+
+@case
+def connecting_socket_has_no_events(world: World):
+    client = world.nonblocking()
+    client.connect_ex(world.silence())
+    return [e for e in polled(client) if e != "PRI"]
+
+
+@case
+def send_while_connecting(world: World):
+    client = world.nonblocking()
+    client.connect_ex(world.silence())
+    return value(lambda: client.send(b"x"))
+
+
+@case
+def recv_while_connecting(world: World):
+    client = world.nonblocking()
+    client.connect_ex(world.silence())
+    return value(lambda: client.recv(1).decode())
+
+
+@case
+def connect_again_while_connecting(world: World):
+    client = world.nonblocking()
+    silent = world.silence()
+    client.connect_ex(silent)
+    return errno_name(client.connect_ex(silent))
+
+
+@case
+def connect_times_out_by_so_sndtimeo(world: World):
+    import struct
+
+    client = world.stream()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 50_000))
+    return errno_name(client.connect_ex(world.silence()))
+
+
+@case
+def connect_completes_while_another_thread_polls(world: World):
+    listener = world.listener()
+    client = world.nonblocking()
+    client.connect_ex(world.to(listener))
+    seen: list[list[str]] = []
+    thread = threading.Thread(target=lambda: seen.append(wait(client, select.POLLOUT)))
+    thread.start()
+    thread.join()
+    return seen
+
+
+@case
+def connect_ex_timeout_api(world: World):
+    listener = world.listener()
+    client = world.stream()
+    client.settimeout(5)
+    client.connect(world.to(listener))
+    client.sendall(b"abc")
+    server, _ = listener.accept()
+    return server.recv(3).decode()
+
+
+@case
+def connect_port_zero(world: World):
+    client = world.stream()
+    return errno_name(client.connect_ex((world.address, 0)))
+
+
+@case
+def send_after_refusal(world: World):
+    client = world.stream()
+    first = outcome(client.connect, (world.address, world.closed_port()))
+    with no_sigpipe():
+        return [first, errno.errorcode[errno.EPIPE] if outcome(client.send, b"x") == "EPIPE" else "other"]
