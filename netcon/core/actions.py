@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
+from netcon.core.address import Endpoint
 from netcon.core.identity import Identity
-
-
-class Endpoint(NamedTuple):
-    """A physical address: 4 or 16 bytes of IP in network order, UDP port. A plain `(ip, port)` tuple is equal to it."""
-
-    ip: bytes
-    port: int
-
 
 #: Socket number that means "a copy from every bound socket" (vl1 §5.13).
 ALL_SOCKETS = -1
@@ -92,12 +84,4 @@ class PersistRecords:
     changes: tuple[tuple[str, str, str | None], ...]
 
 
-Action = (
-    SendDatagram
-    | DeliverFrame
-    | ValidateIdentity
-    | StoreState
-    | ConfigureNetwork
-    | NodeEvent
-    | PersistRecords
-)
+Action = SendDatagram | DeliverFrame | ValidateIdentity | StoreState | ConfigureNetwork | NodeEvent | PersistRecords
