@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from netcon.core.address import Endpoint
+from netcon.core.address import Endpoint as Endpoint
 from netcon.core.identity import Identity
 
 #: Socket number that means "a copy from every bound socket" (vl1 §5.13).
