@@ -1,0 +1,88 @@
+/* connect.c: connect.
+ *
+ * The service answers at once and connects on its own. While it does, its end's queue is full, so the program's end is not
+ * writable; when it is done the end gets its name C and is drained, or gets its name F and is closed. So waiting for a
+ * connection is waiting for POLLOUT, for this library and for the program's own poll, select or epoll.
+ *
+ * A failed end is spent. A further connect makes the service answer with a new pair, which takes the number of the old one.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/time.h>
+
+#include "address.h"
+#include "environment.h"
+#include "kernel.h"
+#include "names.h"
+#include "socket.h"
+#include "wrapped.h"
+
+/* The error of a failed socket, which this takes: a second call says 0. */
+static long take_error(int descriptor) {
+    int error = 0;
+    socklen_t length = sizeof error;
+    raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_ERROR, &error, &length);
+    return error;
+}
+
+/* Waits until the connection is there or not. */
+static long wait_connected(int descriptor) {
+    struct timeval limit = {0};
+    socklen_t length = sizeof limit;
+    long done = raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, &length);
+    if (done < 0)
+        return done;
+    bool limited = limit.tv_sec || limit.tv_usec;
+    struct timespec left = {limit.tv_sec, limit.tv_usec * 1000};
+    struct pollfd wanted = {.fd = descriptor, .events = POLLOUT};
+    done = raw(SYS_ppoll, &wanted, 1, limited ? &left : NULL, NULL, 8);
+    if (done < 0)
+        return done;
+    if (done == 0)
+        return -EINPROGRESS;
+    struct netcon_name_service name;
+    switch (names_service(descriptor, &name)) {
+    case 'C':
+        return 0;
+    case 'F':
+        take_error(descriptor);
+        return name.error > 0 ? -name.error : -ECONNREFUSED;
+    default:
+        return wanted.revents & (POLLERR | POLLHUP) ? -ENETDOWN : -EINVAL; /* the service is gone, or has let it go */
+    }
+}
+
+long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t length) {
+    struct netcon_name_program name;
+    struct netcon_name_service service;
+    struct netcon_address wanted;
+    if (!names_program(descriptor, &name))
+        return raw(SYS_connect, descriptor, address, length);
+    long done = address_read(&wanted, name.family, address, length, false);
+    if (done < 0)
+        return done;
+    char kind = names_service(descriptor, &service);
+    /* As the kernel: the error of a failed attempt that nobody has asked for is told first. */
+    if (kind == 'F' && take_error(descriptor))
+        return service.error > 0 ? -service.error : -ECONNREFUSED;
+    if (address_is_loopback(&wanted) && kind != 'C' && kind != 'L') {
+        done = socket_give_to_kernel(descriptor, &name);
+        return done < 0 ? done : raw(SYS_connect, descriptor, address, length);
+    }
+    long open_flags = raw(SYS_fcntl, descriptor, F_GETFL);
+    bool waits = open_flags >= 0 && !(open_flags & O_NONBLOCK);
+    struct rpc_call call = call_about(NETCON_RPC_CONNECT, descriptor, &name);
+    call.network = settings.network;
+    call.args[0] = waits;
+    call.data = &wanted;
+    call.data_length = sizeof wanted;
+    done = rpc_call(&call);
+    if (call.reply_descriptor >= 0) {
+        long replaced = socket_replace(descriptor, call.reply_descriptor);
+        if (replaced < 0)
+            return replaced;
+    }
+    if (waits && (done == -EINPROGRESS || done == -EALREADY))
+        return wait_connected(descriptor);
+    return done;
+}

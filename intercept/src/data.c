@@ -1,0 +1,229 @@
+/* data.c: the calls that move bytes and that an AF_UNIX descriptor would answer differently from TCP.
+ *
+ * The plain forms (no address, no unusual flag) are the kernel's without a look at the descriptor: read, write, recv and send of
+ * a stream cost what they always cost, and work under a seccomp filter that knows no getsockname.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+
+#include "environment.h"
+#include "kernel.h"
+#include "memory.h"
+#include "names.h"
+#include "wrapped.h"
+
+#ifndef MSG_FASTOPEN
+#define MSG_FASTOPEN 0x20000000
+#endif
+
+/* Flags that mean something else, or nothing, on AF_UNIX: the error queue is empty, and TRUNC discards without copying. */
+#define UNUSUAL_RECEIVE (MSG_ERRQUEUE | MSG_TRUNC)
+#define MESSAGES_MAX 1024 /* UIO_MAXIOV */
+
+static bool is_ours(int descriptor) {
+    struct netcon_name_program name;
+    return names_program(descriptor, &name);
+}
+
+/* recv with MSG_TRUNC on TCP: takes up to `length` bytes and copies none; with MSG_PEEK only counts them. */
+static long discard(int descriptor, size_t length, int flags) {
+    char waste[16384];
+    size_t total = 0;
+    flags &= ~MSG_TRUNC;
+    if (flags & MSG_PEEK) {
+        int queued = 0;
+        long done = raw(SYS_recvfrom, descriptor, waste, length ? 1 : 0, flags, NULL, NULL);
+        if (done <= 0)
+            return done;
+        done = raw(SYS_ioctl, descriptor, FIONREAD, &queued);
+        if (done < 0)
+            return done;
+        return (size_t)queued < length ? queued : (long)length;
+    }
+    do {
+        size_t room = length - total < sizeof waste ? length - total : sizeof waste;
+        int now = total && !(flags & MSG_WAITALL) ? flags | MSG_DONTWAIT : flags;
+        long done = raw(SYS_recvfrom, descriptor, waste, room, now, NULL, NULL);
+        if (done <= 0)
+            return total ? (long)total : done;
+        total += (size_t)done;
+    } while (total < length);
+    return (long)total;
+}
+
+long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, struct sockaddr *address, socklen_t *address_length) {
+    if ((!address && !(flags & UNUSUAL_RECEIVE)) || !is_ours(descriptor))
+        return raw(SYS_recvfrom, descriptor, buffer, length, flags, address, address_length);
+    if (flags & MSG_ERRQUEUE)
+        return -EAGAIN;
+    long done = flags & MSG_TRUNC ? discard(descriptor, length, flags) : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
+    if (done >= 0 && address && address_length)
+        *address_length = 0;
+    return done;
+}
+
+/* A copy whose lengths have 32 bits, as musl has them: the other half is padding there, and undefined. */
+static struct msghdr copied(const struct msghdr *message) {
+    struct msghdr copy = *message;
+    copy.msg_iovlen = (uint32_t)copy.msg_iovlen;
+    copy.msg_controllen = (uint32_t)copy.msg_controllen;
+    return copy;
+}
+
+static size_t room_of(const struct msghdr *message) {
+    size_t room = 0;
+    for (size_t i = 0; i < message->msg_iovlen && i < MESSAGES_MAX; i++)
+        room += message->msg_iov[i].iov_len;
+    return room;
+}
+
+long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
+    if (!message)
+        return raw(SYS_recvmsg, descriptor, message, flags);
+    bool ours = (message->msg_name || (flags & UNUSUAL_RECEIVE)) && is_ours(descriptor);
+    if (!ours && !settings.musl)
+        return raw(SYS_recvmsg, descriptor, message, flags);
+    struct msghdr copy = copied(message);
+    if (ours && (flags & MSG_ERRQUEUE))
+        return -EAGAIN;
+    if (ours) {
+        copy.msg_name = NULL;
+        copy.msg_namelen = 0;
+    }
+    long done;
+    if (ours && (flags & MSG_TRUNC)) {
+        done = discard(descriptor, room_of(&copy), flags);
+        copy.msg_controllen = 0;
+        copy.msg_flags = 0;
+    } else {
+        done = raw(SYS_recvmsg, descriptor, &copy, flags);
+    }
+    if (done >= 0) {
+        message->msg_namelen = copy.msg_namelen;
+        message->msg_controllen = copy.msg_controllen;
+        message->msg_flags = copy.msg_flags;
+    }
+    return done;
+}
+
+static long long now_nanoseconds(void) {
+    struct timespec now;
+    raw(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+long virtual_recvmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout) {
+    if (!settings.musl && !is_ours(descriptor))
+        return raw(SYS_recvmmsg, descriptor, messages, count, flags, timeout);
+    /* As in the kernel the time limit is looked at after each message only. */
+    long long end = timeout ? now_nanoseconds() + timeout->tv_sec * 1000000000ll + timeout->tv_nsec : LLONG_MAX;
+    unsigned int got = 0;
+    while (got < count && got < MESSAGES_MAX) {
+        long done = virtual_recvmsg(descriptor, &messages[got].msg_hdr, flags & ~MSG_WAITFORONE);
+        if (done < 0)
+            return got ? (long)got : done;
+        messages[got++].msg_len = (unsigned int)done;
+        if (flags & MSG_WAITFORONE)
+            flags |= MSG_DONTWAIT;
+        if (done == 0 || (timeout && now_nanoseconds() >= end))
+            break;
+    }
+    return got;
+}
+
+long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags, const struct sockaddr *address, socklen_t address_length) {
+    if ((!address && !(flags & MSG_FASTOPEN)) || !is_ours(descriptor))
+        return raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
+    if (flags & MSG_FASTOPEN)
+        return -EOPNOTSUPP;
+    return raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0);
+}
+
+/* musl's struct cmsghdr has a 32-bit length and padding where the kernel has 64 bits. */
+static long send_from_musl(int descriptor, struct msghdr *copy, int flags) {
+    union {
+        struct cmsghdr header;
+        char bytes[2048];
+    } control;
+    if (copy->msg_controllen > sizeof control)
+        return -ENOMEM; /* as musl itself */
+    if (copy->msg_controllen) {
+        memcpy(&control, copy->msg_control, copy->msg_controllen);
+        copy->msg_control = &control;
+        for (size_t at = 0; at + sizeof(struct cmsghdr) <= copy->msg_controllen;) {
+            struct cmsghdr *header = (struct cmsghdr *)(void *)(control.bytes + at);
+            header->cmsg_len = (uint32_t)header->cmsg_len;
+            if (header->cmsg_len < sizeof *header)
+                break;
+            at += CMSG_ALIGN(header->cmsg_len);
+        }
+    }
+    return raw(SYS_sendmsg, descriptor, copy, flags);
+}
+
+long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
+    if (!message)
+        return raw(SYS_sendmsg, descriptor, message, flags);
+    bool unusual = message->msg_name || (uint32_t)message->msg_controllen || (flags & MSG_FASTOPEN);
+    bool ours = unusual && is_ours(descriptor);
+    if (!ours && !settings.musl)
+        return raw(SYS_sendmsg, descriptor, message, flags);
+    struct msghdr copy = copied(message);
+    if (!ours)
+        return send_from_musl(descriptor, &copy, flags);
+    if (flags & MSG_FASTOPEN)
+        return -EOPNOTSUPP;
+    copy.msg_name = NULL;
+    copy.msg_namelen = 0;
+    /* TCP ignores descriptors in control data; the service's end must not get them. */
+    copy.msg_control = NULL;
+    copy.msg_controllen = 0;
+    return raw(SYS_sendmsg, descriptor, &copy, flags);
+}
+
+long virtual_sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags) {
+    if (!settings.musl && !is_ours(descriptor))
+        return raw(SYS_sendmmsg, descriptor, messages, count, flags);
+    unsigned int sent = 0;
+    while (sent < count && sent < MESSAGES_MAX) {
+        long done = virtual_sendmsg(descriptor, &messages[sent].msg_hdr, flags);
+        if (done < 0)
+            return sent ? (long)sent : done;
+        messages[sent++].msg_len = (unsigned int)done;
+    }
+    return sent;
+}
+
+ssize_t wrapped_recv(int descriptor, void *buffer, size_t length, int flags) {
+    return result(is_active() ? virtual_recvfrom(descriptor, buffer, length, flags, NULL, NULL)
+                              : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL));
+}
+
+ssize_t wrapped_send(int descriptor, const void *buffer, size_t length, int flags) {
+    return result(is_active() ? virtual_sendto(descriptor, buffer, length, flags, NULL, 0)
+                              : raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0));
+}
+
+/* glibc's own answer to an overflow found by _FORTIFY_SOURCE, which alone calls the two functions below. */
+extern void __chk_fail(void) __attribute__((weak, noreturn));
+
+static void check_room(size_t length, size_t room) {
+    if (length <= room)
+        return;
+    if (__chk_fail)
+        __chk_fail();
+    __builtin_trap();
+}
+
+ssize_t wrapped___recv_chk(int descriptor, void *buffer, size_t length, size_t room, int flags) {
+    check_room(length, room);
+    return wrapped_recv(descriptor, buffer, length, flags);
+}
+
+ssize_t wrapped___recvfrom_chk(int descriptor, void *buffer, size_t length, size_t room, int flags, struct sockaddr *address,
+                               socklen_t *address_length) {
+    check_room(length, room);
+    return wrapped_recvfrom(descriptor, buffer, length, flags, address, address_length);
+}

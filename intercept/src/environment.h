@@ -1,0 +1,67 @@
+/* environment.h: what the environment told the library, copied when it was loaded.
+ *
+ * Servers overwrite their environment with a process title (sshd, nginx, postgres, redis), so a pointer into it would later
+ * read the title: every value is copied into static buffers by the constructor. After that nothing here changes.
+ *
+ *   NETCON_SOCK       path of a service's RPC socket. Trusted as it is.
+ *   ZT_NC_NWID        a network id, 16 hexadecimal digits. Without NETCON_SOCK its RPC socket is $XDG_RUNTIME_DIR/.ztnc_<id> or
+ *                     /tmp/.ztnc_<id>, trusted only if its owner is our user or root.
+ *   NETCON_NETWORK    a network id: the network of new sockets, whatever the path's default is.
+ *
+ * Unless one of the first two is set and not empty the library does nothing.
+ */
+#ifndef NETCON_ENVIRONMENT_H
+#define NETCON_ENVIRONMENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SOCKET_PATH_MAX 108 /* sun_path, with its NUL */
+
+enum activity { ACTIVITY_UNKNOWN, ACTIVITY_NONE, ACTIVITY_FULL };
+
+struct service_path {
+    char text[SOCKET_PATH_MAX]; /* empty: none */
+    bool trusted;               /* whoever owns it */
+};
+
+struct settings {
+    int activity;
+    uint64_t network;           /* of new sockets; 0: the path's default */
+    const char *fault;          /* why no service can be reached whatever happens, or NULL */
+    struct service_path paths[2]; /* tried in this order */
+    bool musl;                  /* the program's C library is not glibc: its struct msghdr has undefined padding */
+};
+
+extern struct settings settings;
+
+/* The kept variables, "NAME=value", and how many. */
+#define KEPT_MAX 32
+extern const char *kept_variables[KEPT_MAX];
+extern int kept_count;
+
+/* Reads the environment if the constructor has not run yet: another library's constructor may call a wrapped function first. */
+bool read_environment(char **environment);
+
+/* The program's environment as it is now. */
+char **current_environment(void);
+
+static inline bool is_active(void) {
+    if (__builtin_expect(settings.activity == ACTIVITY_UNKNOWN, 0))
+        return read_environment(current_environment());
+    return settings.activity == ACTIVITY_FULL;
+}
+
+/**
+ * complain() - one line on standard error, once in the life of the process
+ * @where: a path, or NULL
+ * @why: what is wrong
+ *
+ * Standard error is left alone if it is a socket of an internet family: a program may have closed it and reused the number.
+ */
+void complain(const char *where, const char *why);
+
+/* The same every time: a program that may not be executed. */
+void complain_always(const char *where, const char *why);
+
+#endif

@@ -1,0 +1,93 @@
+/* names.c: see names.h. */
+#include "names.h"
+
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "kernel.h"
+#include "memory.h"
+
+_Static_assert(sizeof(struct netcon_name_program) == 24, "layout of kind P");
+_Static_assert(sizeof(struct netcon_name_service) == 56, "layout of kinds L, C, F");
+_Static_assert(NAME_MAX_LENGTH <= sizeof(((struct sockaddr_un *)0)->sun_path), "a name fits");
+
+static const char alphabet[64] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+static size_t encode(char *out, const unsigned char *in, size_t length) {
+    char *at = out;
+    uint32_t bits = 0;
+    int held = 0;
+    for (size_t i = 0; i < length; i++) {
+        bits = bits << 8 | in[i];
+        for (held += 8; held >= 6; held -= 6)
+            *at++ = alphabet[bits >> (held - 6) & 63];
+    }
+    if (held)
+        *at++ = alphabet[bits << (6 - held) & 63];
+    return (size_t)(at - out);
+}
+
+static int value_of(char digit) {
+    if (digit >= 'A' && digit <= 'Z')
+        return digit - 'A';
+    if (digit >= 'a' && digit <= 'z')
+        return digit - 'a' + 26;
+    if (digit >= '0' && digit <= '9')
+        return digit - '0' + 52;
+    return digit == '-' ? 62 : digit == '_' ? 63 : -1;
+}
+
+/* Decodes exactly `length` bytes from `digits` digits. */
+static bool decode(unsigned char *out, size_t length, const char *in, size_t digits) {
+    if (digits != (length * 4 + 2) / 3)
+        return false;
+    uint32_t bits = 0;
+    int held = 0;
+    size_t done = 0;
+    for (size_t i = 0; i < digits; i++) {
+        int value = value_of(in[i]);
+        if (value < 0)
+            return false;
+        bits = bits << 6 | (uint32_t)value;
+        held += 6;
+        if (held >= 8 && done < length) {
+            held -= 8;
+            out[done++] = (unsigned char)(bits >> held);
+        }
+    }
+    return done == length;
+}
+
+/* Reads a name by `call` (getsockname or getpeername). Returns its kind, or 0 if it is none of ours. */
+static char read_name(long call, int descriptor, unsigned char *out, const char *kinds, size_t size) {
+    struct sockaddr_un address;
+    socklen_t length = sizeof address;
+    if (raw(call, descriptor, &address, &length) != 0 || length > sizeof address)
+        return 0;
+    size_t head = offsetof(struct sockaddr_un, sun_path) + NAME_HEAD;
+    if (length <= head || address.sun_family != AF_UNIX || address.sun_path[0] != 0 ||
+        memcmp(address.sun_path + 1, NETCON_NAME_PREFIX, NETCON_NAME_PREFIX_LENGTH) != 0)
+        return 0;
+    char kind = address.sun_path[NAME_HEAD - 1];
+    while (*kinds && *kinds != kind)
+        kinds++;
+    return *kinds && decode(out, size, address.sun_path + NAME_HEAD, length - head) ? kind : 0;
+}
+
+bool names_program(int descriptor, struct netcon_name_program *name) {
+    return read_name(SYS_getsockname, descriptor, (unsigned char *)name, "P", sizeof *name) != 0;
+}
+
+char names_service(int descriptor, struct netcon_name_service *name) {
+    struct netcon_name_service unwanted;
+    return read_name(SYS_getpeername, descriptor, (unsigned char *)(name ? name : &unwanted), "LCF", sizeof unwanted);
+}
+
+long names_bind(int descriptor, const struct netcon_name_program *name) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path + 1, NETCON_NAME_PREFIX, NETCON_NAME_PREFIX_LENGTH);
+    address.sun_path[NAME_HEAD - 1] = 'P';
+    size_t digits = encode(address.sun_path + NAME_HEAD, (const unsigned char *)name, sizeof *name);
+    return raw(SYS_bind, descriptor, &address, offsetof(struct sockaddr_un, sun_path) + NAME_HEAD + digits);
+}

@@ -1,0 +1,82 @@
+/* replace.c: another socket at the same number.
+ *
+ * dup3 is atomic: no other thread ever sees the number free. What had the old socket under another number, in another process
+ * or in an epoll set, keeps the old one, which hangs up: a limit of the design, met by no program of the compatibility list.
+ */
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/time.h>
+
+#include "kernel.h"
+#include "memory.h"
+#include "socket.h"
+#include "wrapped.h"
+
+/* Copies what the old socket has of the kernel's own. */
+static void copy_time_limits(int from, int to) {
+    static const int options[] = {SO_RCVTIMEO, SO_SNDTIMEO};
+    for (unsigned i = 0; i < sizeof options / sizeof *options; i++) {
+        struct timeval limit;
+        socklen_t length = sizeof limit;
+        if (raw(SYS_getsockopt, from, SOL_SOCKET, options[i], &limit, &length) == 0 && (limit.tv_sec || limit.tv_usec))
+            raw(SYS_setsockopt, to, SOL_SOCKET, options[i], &limit, length);
+    }
+    int low = 1;
+    socklen_t length = sizeof low;
+    if (raw(SYS_getsockopt, from, SOL_SOCKET, SO_RCVLOWAT, &low, &length) == 0 && low > 1)
+        raw(SYS_setsockopt, to, SOL_SOCKET, SO_RCVLOWAT, &low, length);
+}
+
+long socket_replace(int descriptor, int fresh) {
+    long open_flags = raw(SYS_fcntl, descriptor, F_GETFL), close_flags = raw(SYS_fcntl, descriptor, F_GETFD);
+    long done = open_flags < 0 ? open_flags : close_flags < 0 ? close_flags : 0;
+    if (done == 0) {
+        copy_time_limits(descriptor, fresh);
+        done = raw(SYS_fcntl, fresh, F_SETFL, open_flags);
+    }
+    if (done == 0)
+        done = raw(SYS_dup3, fresh, descriptor, close_flags & FD_CLOEXEC ? O_CLOEXEC : 0);
+    close_descriptor(fresh);
+    return done < 0 ? done : 0;
+}
+
+/* Options that programs set before bind or connect and that the service gives back as they were set. */
+static const struct {
+    short level, name;
+    bool only_ipv6;
+} carried[] = {
+    {SOL_SOCKET, SO_REUSEADDR, false},     {SOL_SOCKET, SO_REUSEPORT, false},     {SOL_SOCKET, SO_KEEPALIVE, false},
+    {SOL_SOCKET, SO_LINGER, false},        {IPPROTO_TCP, TCP_NODELAY, false},     {IPPROTO_TCP, TCP_KEEPIDLE, false},
+    {IPPROTO_TCP, TCP_KEEPINTVL, false},   {IPPROTO_TCP, TCP_KEEPCNT, false},     {IPPROTO_TCP, TCP_USER_TIMEOUT, false},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT, false}, {IPPROTO_IPV6, IPV6_V6ONLY, true},
+};
+
+static void copy_options(int from, const struct netcon_name_program *name, int to) {
+    for (unsigned i = 0; i < sizeof carried / sizeof *carried; i++) {
+        uint8_t value[16], usual[16];
+        socklen_t length = sizeof usual;
+        if (carried[i].only_ipv6 && name->family != AF_INET6)
+            continue;
+        struct rpc_call call = call_about(NETCON_RPC_GETSOCKOPT, from, name);
+        call.args[0] = carried[i].level;
+        call.args[1] = carried[i].name;
+        call.args[2] = call.reply_room = sizeof value;
+        call.reply = value;
+        long done = rpc_call(&call);
+        close_descriptor(call.reply_descriptor);
+        if (done == -ENETDOWN || done == -EBADF)
+            return; /* the service does not know this socket: nothing was set */
+        if (done == 0 && raw(SYS_getsockopt, to, carried[i].level, carried[i].name, usual, &length) == 0 &&
+            (length != call.reply_length || memcmp(value, usual, length) != 0))
+            raw(SYS_setsockopt, to, carried[i].level, carried[i].name, value, call.reply_length);
+    }
+}
+
+long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name) {
+    long fresh = raw(SYS_socket, name->family, name->type | SOCK_CLOEXEC, name->protocol);
+    if (fresh < 0)
+        return fresh;
+    copy_options(descriptor, name, (int)fresh);
+    return socket_replace(descriptor, (int)fresh);
+}

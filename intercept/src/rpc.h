@@ -1,0 +1,50 @@
+/* rpc.h: requests to the service (socket_rpc.h).
+ *
+ * One connection to the service is cached for the process, close-on-exec, at a number from 900 to 1023: away from the numbers
+ * that programs use and count on, and not so high that the table that every fork copies grows. It is shared by threads and by
+ * forked children without a lock, since each waiting call brings its own end for the reply. It is not trusted to be there:
+ * before each use its SO_COOKIE is compared with the one remembered, for programs close descriptors that they do not know
+ * (sshd's closefrom). When it is gone the path is dialled again.
+ */
+#ifndef NETCON_RPC_H
+#define NETCON_RPC_H
+
+#include <netcon/socket_rpc.h>
+#include <stdbool.h>
+
+struct rpc_call {
+    uint16_t operation;
+    uint64_t network;
+    int descriptor;                          /* the subject */
+    const struct netcon_name_program *about; /* its name */
+    int32_t args[4];
+    const void *data;
+    uint32_t data_length;
+
+    void *reply;                             /* in: room for the reply's data, may be NULL */
+    uint32_t reply_room;
+    uint32_t reply_length;                   /* out: how much the service sent, at most the room */
+    int32_t value;                           /* out */
+    int reply_descriptor;                    /* out: -1 if the reply carried none */
+};
+
+/**
+ * rpc_call() - asks and waits for the answer
+ *
+ * Signals do not interrupt it: the service answers at once. Return: 0, -errno as the service says, or
+ *   -ENETDOWN   no service (a line on standard error has said why) or it went away
+ *   -EMFILE     no room in the descriptor table for the reply's end
+ *   -ENFILE     too many descriptors of this user are in flight
+ */
+long rpc_call(struct rpc_call *call);
+
+/* Asks without waiting; what the service thinks of it is not told. Return as rpc_call(), for the sending only. */
+long rpc_post(const struct rpc_call *call);
+
+/* The persistent id of the service, for names. Return: 0 or -errno. */
+long rpc_service(uint64_t *service);
+
+/* The id of the service that was dialled last: another one after a call means that the call went to another service. */
+uint64_t rpc_last_service(void);
+
+#endif

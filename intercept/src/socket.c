@@ -1,0 +1,171 @@
+/* socket.c: making sockets, naming them, and the calls that are answered from their names.
+ *
+ * socket() makes the pair itself and posts the service's end S without waiting: the program's end P is a working descriptor at
+ * once, and what comes later on the same RPC connection finds the socket there. A descriptor's life:
+ *
+ *   fresh/bound   P has its name, S has none: the service answers
+ *   listening     S is named L
+ *   connected     S is named C
+ *   failed        S is named F and closed; its name stays readable
+ */
+#include "socket.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+
+#include "address.h"
+#include "environment.h"
+#include "kernel.h"
+#include "names.h"
+#include "wrapped.h"
+
+#define PROTOCOL_MPTCP 262
+
+/* A name that someone else has bound first: another pair has another cookie. */
+#define NAME_ATTEMPTS 8
+
+/* One pair, named and posted. Returns P's number or -errno; -EADDRINUSE if the name was taken, -EAGAIN if the service is not
+ * the one that the name says any more. */
+static long make_socket(int family, int flags, uint64_t service) {
+    /* The service's end must not leak into a program that another thread executes now. */
+    int ends[2], buffer = PROGRAM_SEND_BUFFER;
+    long done = raw(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (flags & SOCK_NONBLOCK), 0, ends);
+    if (done < 0)
+        return done;
+    struct netcon_name_program name = {
+        .service = service, .family = (uint16_t)family, .type = SOCK_STREAM, .protocol = IPPROTO_TCP};
+    uint64_t cookie = 0;
+    socklen_t length = sizeof cookie;
+    done = raw(SYS_getsockopt, ends[0], SOL_SOCKET, SO_COOKIE, &cookie, &length);
+    name.socket = cookie;
+    if (done == 0)
+        done = names_bind(ends[0], &name);
+    if (done == 0)
+        done = raw(SYS_setsockopt, ends[0], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+    if (done == 0 && !(flags & SOCK_CLOEXEC))
+        done = raw(SYS_fcntl, ends[0], F_SETFD, 0);
+    if (done == 0) {
+        struct rpc_call call = call_about(NETCON_RPC_SOCKET, ends[1], &name);
+        call.network = settings.network;
+        call.args[0] = family;
+        call.args[1] = SOCK_STREAM;
+        call.args[2] = IPPROTO_TCP;
+        done = rpc_post(&call);
+    }
+    if (done == 0 && rpc_last_service() != service)
+        done = -EAGAIN;
+    close_descriptor(ends[1]);
+    if (done == 0)
+        return ends[0];
+    close_descriptor(ends[0]);
+    return done;
+}
+
+long virtual_socket(int family, int type, int protocol) {
+    int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if ((family != AF_INET && family != AF_INET6) || (type & ~flags) != SOCK_STREAM)
+        return raw(SYS_socket, family, type, protocol);
+    if (protocol == PROTOCOL_MPTCP)
+        return -EPROTONOSUPPORT; /* programs fall back to TCP; the kernel's would leave by the host's network */
+    if (protocol != 0 && protocol != IPPROTO_TCP)
+        return raw(SYS_socket, family, type, protocol);
+    for (int attempt = 0; attempt < NAME_ATTEMPTS; attempt++) {
+        uint64_t service;
+        long done = rpc_service(&service);
+        if (done == 0)
+            done = make_socket(family, flags, service);
+        if (done != -EADDRINUSE && done != -EAGAIN)
+            return done;
+    }
+    return -ENOBUFS;
+}
+
+long virtual_bind(int descriptor, const struct sockaddr *address, socklen_t length) {
+    struct netcon_name_program name;
+    struct netcon_address wanted;
+    if (!names_program(descriptor, &name))
+        return raw(SYS_bind, descriptor, address, length);
+    long done = address_read(&wanted, name.family, address, length, true);
+    if (done < 0)
+        return done;
+    if (address_is_loopback(&wanted)) {
+        done = socket_give_to_kernel(descriptor, &name);
+        return done < 0 ? done : raw(SYS_bind, descriptor, address, length);
+    }
+    struct rpc_call call = call_about(NETCON_RPC_BIND, descriptor, &name);
+    call.network = settings.network;
+    call.data = &wanted;
+    call.data_length = sizeof wanted;
+    done = rpc_call(&call);
+    close_descriptor(call.reply_descriptor);
+    return done;
+}
+
+long virtual_listen(int descriptor, int backlog) {
+    struct netcon_name_program name;
+    if (!names_program(descriptor, &name))
+        return raw(SYS_listen, descriptor, backlog);
+    struct rpc_call call = call_about(NETCON_RPC_LISTEN, descriptor, &name);
+    call.network = settings.network;
+    call.args[0] = backlog;
+    long done = rpc_call(&call);
+    if (call.reply_descriptor < 0)
+        return done;
+    /* The old end was spent by a shutdown or a failed connect. */
+    if (done == 0)
+        return socket_replace(descriptor, call.reply_descriptor);
+    close_descriptor(call.reply_descriptor);
+    return done;
+}
+
+long virtual_shutdown(int descriptor, int how) {
+    struct netcon_name_program name;
+    if (!names_program(descriptor, &name))
+        return raw(SYS_shutdown, descriptor, how);
+    if (how < SHUT_RD || how > SHUT_RDWR)
+        return -EINVAL;
+    switch (names_service(descriptor, NULL)) {
+    case 'C':
+        return raw(SYS_shutdown, descriptor, how);
+    case 'L': {
+        struct rpc_call call = call_about(NETCON_RPC_SHUTDOWN, descriptor, &name);
+        call.args[0] = how;
+        long done = rpc_call(&call);
+        close_descriptor(call.reply_descriptor);
+        return done;
+    }
+    default:
+        return -ENOTCONN;
+    }
+}
+
+long virtual_getsockname(int descriptor, struct sockaddr *address, socklen_t *length) {
+    struct netcon_name_program name;
+    struct netcon_name_service service;
+    if (!names_program(descriptor, &name))
+        return raw(SYS_getsockname, descriptor, address, length);
+    struct netcon_address local = {0};
+    if (names_service(descriptor, &service)) {
+        local = address_of_name(&service, false);
+    } else {
+        struct rpc_call call = call_about(NETCON_RPC_GETSOCKNAME, descriptor, &name);
+        call.reply = &local;
+        call.reply_room = sizeof local;
+        long done = rpc_call(&call);
+        close_descriptor(call.reply_descriptor);
+        if (done < 0)
+            return done;
+    }
+    return address_write(&local, name.family, address, length);
+}
+
+long virtual_getpeername(int descriptor, struct sockaddr *address, socklen_t *length) {
+    struct netcon_name_program name;
+    struct netcon_name_service service;
+    if (!names_program(descriptor, &name))
+        return raw(SYS_getpeername, descriptor, address, length);
+    if (names_service(descriptor, &service) != 'C')
+        return -ENOTCONN;
+    struct netcon_address remote = address_of_name(&service, true);
+    return address_write(&remote, name.family, address, length);
+}

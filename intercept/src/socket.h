@@ -1,0 +1,36 @@
+/* socket.h: what the files about the calls share. */
+#ifndef NETCON_SOCKET_H
+#define NETCON_SOCKET_H
+
+#include <netcon/socket_rpc.h>
+#include <stdbool.h>
+
+#include "rpc.h"
+
+/* The kernel's TCP gives this buffer to a descriptor of ours: with the default one, one byte left of a large sendfile block
+ * makes it unwritable for ever (intercept.md, "The pump and the stale byte"). */
+#define PROGRAM_SEND_BUFFER 212992
+
+/* A call about a socket of ours, to be completed. */
+static inline struct rpc_call call_about(uint16_t operation, int descriptor, const struct netcon_name_program *name) {
+    return (struct rpc_call){.operation = operation, .descriptor = descriptor, .about = name, .reply_descriptor = -1};
+}
+
+/**
+ * socket_replace() - puts another socket at the number of one of ours
+ * @descriptor: the number; its O_NONBLOCK, O_ASYNC and FD_CLOEXEC stay, and its time limits
+ * @fresh: the socket that replaces it; closed in any case
+ *
+ * Copies of the old descriptor (dup, other processes, an epoll set) keep the old socket. Return: 0 or -errno.
+ */
+long socket_replace(int descriptor, int fresh);
+
+/**
+ * socket_give_to_kernel() - makes a socket of ours one of the kernel
+ *
+ * For loopback addresses, which are the host's own. The flags and the options that can be read back are carried over; what the
+ * service knows about the socket (a local address) is not. Return: 0 or -errno.
+ */
+long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name);
+
+#endif

@@ -1,0 +1,15 @@
+/* wrapped.h: the functions that the library exports (wrapped_*) and those that do their work (virtual_*).
+ *
+ * Both are declared by what generate.py makes of symbols.toml. A virtual function may assume that the library is active; it
+ * returns -errno.
+ */
+#ifndef NETCON_WRAPPED_H
+#define NETCON_WRAPPED_H
+
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "declarations.h"
+
+#endif
