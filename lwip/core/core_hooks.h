@@ -1,0 +1,23 @@
+/* core_hooks.h: where lwIP asks us (LWIP_HOOK_FILENAME; the macros that name them are in
+ * lwipopts.h, because lwIP's headers ask whether they exist): sequence numbers and routes. */
+#ifndef CORE_HOOKS_H
+#define CORE_HOOKS_H
+
+#include "lwip/ip_addr.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct netif;
+
+/* RFC 6528: a clock of 4 microseconds plus a keyed hash of the four-tuple. */
+u32_t core_initial_sequence(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote, u16_t remote_port);
+/* The interface for a destination, or NULL. `source` may be NULL or any. */
+struct netif *core_route_ip4(const ip4_addr_t *source, const ip4_addr_t *destination);
+struct netif *core_route_ip6(const ip6_addr_t *source, const ip6_addr_t *destination);
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,45 @@
+/* core_internal.h: what the C files of the core share with each other. */
+#ifndef CORE_INTERNAL_H
+#define CORE_INTERNAL_H
+
+#include "lwip_core.h"
+
+/* core.c */
+extern uint64_t core_now_us;
+extern struct lwip_core_config core_config;
+extern struct lwip_core_counters core_count;
+
+/* memory.c */
+extern size_t core_memory_limit;
+void core_memory_drop(void);
+
+/* timers.c */
+void core_timers_start(void);
+/* Bring the ticks up to now without firing anything: before lwIP looks at them. */
+void core_timers_catch_up(void);
+/* The entry that is about to end did nothing that wants new ticks (a timer run, a poll that found nothing). */
+extern bool core_entry_was_quiet;
+/* Something happened, unless the entry was quiet: ticks are wanted for a while. */
+void core_timers_activity(void);
+void core_run_timers(void);
+uint64_t core_deadline(void);
+
+/* link.c */
+extern struct netif core_netif;
+extern bool core_output_refused;
+void core_link_start(void);
+void core_receive(const uint8_t *frame, uint32_t length);
+err_t core_add_address(const ip_addr_t *ip, uint8_t bits);
+err_t core_remove_address(const ip_addr_t *ip);
+size_t core_addresses(struct lwip_core_address *out, size_t capacity);
+bool core_is_local(const ip_addr_t *ip);
+void core_set_mtu(uint16_t mtu);
+
+/* routes.c */
+err_t core_set_routes(const struct lwip_core_route *routes, size_t count);
+/* The next hop towards `destination`: itself if it is on the link, else a gateway; NULL if there is no route. */
+const ip4_addr_t *core_next_hop_ip4(const ip4_addr_t *destination);
+const ip6_addr_t *core_next_hop_ip6(const ip6_addr_t *destination);
+bool core_source_for(const ip_addr_t *destination, ip_addr_t *source);
+
+#endif
