@@ -36,7 +36,7 @@ enum netcon_rpc_operation {
     NETCON_RPC_LISTEN = 4,      /* args: backlog */
     /* data: struct netcon_address (family 0 is AF_UNSPEC: disconnect). Answers at once: EINPROGRESS, EISCONN, EALREADY, or an
      * error. args: 1 if the caller will wait (blocking). A reply with a descriptor: P was spent by an earlier failure; the
-     * caller dup3()s the new P over the old number, with the old flags. */
+     * caller dup3()s the new P over the old number, with the old flags. LISTEN after a shutdown() of the listener does the same. */
     NETCON_RPC_CONNECT = 5,
     NETCON_RPC_GETSOCKNAME = 6, /* reply data: struct netcon_address */
     NETCON_RPC_GETPEERNAME = 7,
@@ -73,6 +73,7 @@ struct netcon_rpc_request {
     uint16_t status;   /* SOCK_NONBLOCK | SOCK_CLOEXEC of the descriptor, at the time of the call, shifted right by 4 */
     int32_t args[4];
     uint32_t data_length;
+    uint32_t reserved; /* 0; makes the offset of `data` and the size of the struct the same */
     uint8_t data[];    /* data_length bytes; the message ends there */
 };
 
