@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import pairwise
 from struct import Struct
 from typing import ClassVar, NamedTuple
 
@@ -113,7 +114,7 @@ class CertificateOfMembership:
         if count > MAX_QUALIFIERS:
             raise DecodeError(f"a membership certificate has at most {MAX_QUALIFIERS} qualifiers, not {count}")
         qualifiers = tuple(map(Qualifier._make, _QUALIFIER.iter_unpack(reader.bytes(24 * count))))
-        if any(before.id > after.id for before, after in zip(qualifiers, qualifiers[1:], strict=False)):
+        if any(before.id > after.id for before, after in pairwise(qualifiers)):
             raise DecodeError("the qualifiers of a membership certificate are not in order")
         signer = reader.address()
         return cls(qualifiers, signer, reader.bytes(_SIGNATURE_LENGTH) if signer else b"")
@@ -183,8 +184,8 @@ class Tag:
 
     @classmethod
     def decode(cls, reader: Reader) -> Tag:
-        fields = _TAG.unpack(reader.bytes(24))
-        tag = cls(*fields, reader.address(), reader.address(), _read_signature(reader))
+        network, timestamp, tag_id, value = _TAG.unpack(reader.bytes(24))
+        tag = cls(network, timestamp, tag_id, value, reader.address(), reader.address(), _read_signature(reader))
         _skip_additional(reader)
         return tag
 
