@@ -20,6 +20,9 @@ static _Atomic uint64_t cached;
 /* Of the service that was last dialled. */
 static _Atomic uint64_t service_id;
 
+_Static_assert(sizeof(struct netcon_rpc_request) == offsetof(struct netcon_rpc_request, data), "a request's head has no padding");
+_Static_assert(sizeof(struct netcon_rpc_reply) == offsetof(struct netcon_rpc_reply, data), "a reply's head has no padding");
+
 struct channel {
     int descriptor;
     uint64_t word; /* of the cache, or 0: to be closed after the call */
@@ -33,37 +36,34 @@ static uint64_t cookie_of(int descriptor) {
 
 /* Sends one request; the descriptors are the subject and the reply end, as far as they are there. */
 static long send_request(int channel, const struct rpc_call *call, int reply_end) {
-    union {
-        struct netcon_rpc_request request;
-        uint8_t bytes[sizeof(struct netcon_rpc_request)];
-    } message = {.request = {
-                     .magic = NETCON_RPC_MAGIC,
-                     .version = NETCON_RPC_VERSION,
-                     .operation = call->operation,
-                     .flags = reply_end < 0 ? NETCON_RPC_POSTED : 0,
-                     .network = call->network,
-                     .data_length = call->data_length,
-                 }};
+    struct netcon_rpc_request request = {
+        .magic = NETCON_RPC_MAGIC,
+        .version = NETCON_RPC_VERSION,
+        .operation = call->operation,
+        .flags = reply_end < 0 ? NETCON_RPC_POSTED : 0,
+        .network = call->network,
+        .data_length = call->data_length,
+    };
     if (call->about) {
-        message.request.socket = call->about->socket;
-        message.request.family = call->about->family;
-        message.request.type = call->about->type;
-        message.request.protocol = call->about->protocol;
+        request.socket = call->about->socket;
+        request.family = call->about->family;
+        request.type = call->about->type;
+        request.protocol = call->about->protocol;
     }
     if (call->descriptor >= 0 && reply_end >= 0) {
         long open_flags = raw(SYS_fcntl, call->descriptor, F_GETFL), close_flags = raw(SYS_fcntl, call->descriptor, F_GETFD);
         if (open_flags < 0 || close_flags < 0)
             return -EBADF;
         int status = (open_flags & O_NONBLOCK ? SOCK_NONBLOCK : 0) | (close_flags & FD_CLOEXEC ? SOCK_CLOEXEC : 0);
-        message.request.status = (uint16_t)(status >> 4);
+        request.status = (uint16_t)(status >> 4);
     }
-    memcpy(message.request.args, call->args, sizeof call->args);
+    memcpy(request.args, call->args, sizeof call->args);
 
     union {
         struct cmsghdr header;
         char room[CMSG_SPACE(2 * sizeof(int))];
     } control = {0};
-    struct iovec parts[2] = {{&message, sizeof message}, {(void *)call->data, call->data_length}};
+    struct iovec parts[2] = {{&request, sizeof request}, {(void *)call->data, call->data_length}};
     struct msghdr sent = {.msg_iov = parts, .msg_iovlen = call->data_length ? 2 : 1};
     int passed[2], count = 0;
     if (call->descriptor >= 0)
