@@ -1,0 +1,121 @@
+"""`netcon info | status | join | leave | networks | peers`: the node of a running service."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from netcon.cli.common import NETWORK, Failure, client, home_option, print_json, print_table
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
+_POLL_SECONDS = 0.1
+
+
+@click.command(short_help="Say who this node is.")
+@_json_option
+@home_option
+def info(as_json: bool) -> None:
+    """Show the node's address, version and whether it is online."""
+    with client() as api:
+        state = api.get("/status")
+    if as_json:
+        print_json(state)
+        return
+    click.echo(f"{state['address']} {state['version']} {'ONLINE' if state['online'] else 'OFFLINE'}")
+
+
+@click.command(short_help="Show everything about this node.")
+@_json_option
+@home_option
+def status(as_json: bool) -> None:
+    """Show the node, its networks and its peers."""
+    with client() as api:
+        state = {"status": api.get("/status"), "networks": api.get("/network"), "peers": api.get("/peer")}
+    if as_json:
+        print_json(state)
+        return
+    node = state["status"]
+    click.echo(f"node {node['address']} {'ONLINE' if node['online'] else 'OFFLINE'}, version {node['version']}")
+    click.echo(f"home {node['config']['settings']['homeDir']}")
+    click.echo(f"listening on {', '.join(node['config']['settings']['listeningOn'])}\n")
+    _print_networks(state["networks"])
+    click.echo()
+    _print_peers(state["peers"])
+
+
+@click.command(short_help="Join a network.")
+@click.argument("network", type=NETWORK)
+@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait until the network gave an address.")
+@click.option("--allow-global/--no-allow-global", default=None, help="Accept public addresses and routes from the controller.")
+@click.option("--allow-default/--no-allow-default", default=None, help="Accept a default route from the controller.")
+@home_option
+def join(network: str, wait: float | None, allow_global: bool | None, allow_default: bool | None) -> None:
+    """Join NETWORK, a network id of 16 hexadecimal digits. The service joins it again at each start."""
+    wanted = {"allowGlobal": allow_global, "allowDefault": allow_default}
+    body = {key: value for key, value in wanted.items() if value is not None}
+    with client() as api:
+        state = api.post(f"/network/{network}", body)
+        deadline = time.monotonic() + (wait or 0)
+        while wait is not None and not state["assignedAddresses"]:
+            if time.monotonic() >= deadline:
+                address = api.get("/status")["address"]
+                raise Failure(
+                    f"network {network} gave no address within {wait:g} s (status {state['status']}); "
+                    f"the network's owner must authorise member {address}"
+                )
+            time.sleep(_POLL_SECONDS)
+            state = api.get(f"/network/{network}")
+    click.echo(f"{network} {state['status']} {', '.join(state['assignedAddresses']) or '-'}")
+
+
+@click.command(short_help="Leave a network.")
+@click.argument("network", type=NETWORK)
+@home_option
+def leave(network: str) -> None:
+    """Leave NETWORK and forget it. Connections of programs on it are reset."""
+    with client() as api:
+        if not api.delete(f"/network/{network}").get("result"):
+            raise Failure(f"network {network} was not joined; see `netcon networks`")
+
+
+@click.command(short_help="List the joined networks.")
+@_json_option
+@home_option
+def networks(as_json: bool) -> None:
+    """List the joined networks, their status and our addresses on them."""
+    with client() as api:
+        found = api.get("/network")
+    if as_json:
+        print_json(found)
+    else:
+        _print_networks(found)
+
+
+@click.command(short_help="List the known nodes.")
+@_json_option
+@home_option
+def peers(as_json: bool) -> None:
+    """List the nodes that this one knows, and how it reaches them."""
+    with client() as api:
+        found = api.get("/peer")
+    if as_json:
+        print_json(found)
+    else:
+        _print_peers(found)
+
+
+def _print_networks(found: list[dict[str, Any]]) -> None:
+    rows = [(net["id"], net["name"], net["status"], net["type"], net["mac"], ", ".join(net["assignedAddresses"])) for net in found]
+    print_table(("NETWORK", "NAME", "STATUS", "TYPE", "MAC", "ADDRESSES"), rows)
+
+
+def _print_peers(found: list[dict[str, Any]]) -> None:
+    rows = []
+    for peer in found:
+        preferred = next((path["address"] for path in peer["paths"] if path["preferred"]), None)
+        version = peer["version"] if peer["versionMajor"] >= 0 else None
+        latency = f"{peer['latency']} ms" if peer["latency"] >= 0 else None
+        rows.append((peer["address"], peer["role"], version, latency, preferred or "RELAY"))
+    print_table(("ADDRESS", "ROLE", "VERSION", "LATENCY", "PATH"), rows)

@@ -1,0 +1,242 @@
+"""The home folder (vl1 §7, service-api §1): identity, planet, token, caches, and the lock that makes it one service's.
+
+Writes are atomic: a temporary file, fsync, rename. A corrupt file that a service cannot do without (identity, planet, token,
+local.conf) is a HomeError that names it; a corrupt cache (peers.d, networks.d) is named in the log and done without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import secrets
+import string
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from netcon.core.actions import StateKind
+from netcon.core.errors import NetconError
+from netcon.core.identity import Identity
+from netcon.service.errors import HomeError, HomeInUseError
+from netcon.service.paths import SOCKET_PATH_MAX, rpc_socket, run_folder
+from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
+
+log = logging.getLogger("netcon.home")
+
+_PEER_CACHE_SECONDS = 30 * 86400  # vl1 §7
+_TOKEN_CHARACTERS = string.ascii_lowercase + string.digits
+_TOKEN_LENGTH = 24
+_TEMPORARY = ".netcon-tmp"
+_NETWORK_FILE = re.compile(r"([0-9a-f]{16})\.conf")
+_PEER_FILE = re.compile(r"([0-9a-f]{10})\.peer")
+
+
+class Home:
+    """One home folder, created if it is missing. `lock` before anything is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock: int | None = None
+        longest = len(os.fsencode(rpc_socket(self.path, 0)))
+        if longest > SOCKET_PATH_MAX:
+            raise HomeError(
+                f"{self.path}: too long a path: its sockets' names may have {SOCKET_PATH_MAX} bytes and would have {longest}; "
+                "use a shorter one"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder, mode in ((self.path / "networks.d", 0o755), (self.path / "peers.d", 0o755), (run_folder(self.path), 0o700)):
+                folder.mkdir(exist_ok=True, mode=mode)
+            run_folder(self.path).chmod(0o700)
+        except OSError as error:
+            raise HomeError(f"{error.filename or self.path}: {error.strerror}; give a home folder that you may write to") from None
+
+    # -- the lock --
+
+    def lock(self) -> None:
+        """Make the folder this process's until it ends. HomeInUseError."""
+        path = self.path / "netcon.lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HomeError(f"{path}: {error.strerror}; give a home folder that you may write to") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise HomeInUseError(
+                f"{self.path}: another service (process {owner}) uses this home folder; stop it, or give another home folder"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock = descriptor
+        for folder in (self.path, self.path / "networks.d", self.path / "peers.d"):
+            for left in folder.glob(f"*{_TEMPORARY}"):  # of a service that was killed
+                left.unlink(missing_ok=True)
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # -- files --
+
+    def write(self, name: str, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
+        """Replace file `name` as a whole. With `durable` it survives a power cut."""
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            with open(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(descriptor)
+            temporary.replace(target)
+            if durable:
+                folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise HomeError(f"{target}: {error.strerror}; check the space and the permissions of the home folder") from None
+
+    def read(self, name: str) -> bytes | None:
+        """The content of file `name`, None if there is none."""
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise HomeError(f"{self.path / name}: {error.strerror}; make it readable for user id {os.geteuid()}") from None
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def _read_text(self, name: str) -> str | None:
+        data = self.read(name)
+        if data is None:
+            return None
+        try:
+            return data.decode("ascii").strip()
+        except UnicodeDecodeError:
+            raise HomeError(f"{self.path / name}: corrupt, not text; restore it, or remove it to have a new one made") from None
+
+    # -- identity and secrets --
+
+    def identity(self) -> Identity:
+        """The identity of `identity.secret`, checked in full; a new one if there is none (up to a second of work)."""
+        path = self.path / "identity.secret"
+        text = self._read_text("identity.secret")
+        if text is None:
+            identity = Identity.generate(secrets.token_bytes)
+            self.write("identity.secret", identity.to_text(secret=True).encode(), 0o600)
+        else:
+            advice = "restore it from a copy, or remove it and identity.public to become a new node"
+            try:
+                identity = Identity.parse(text)
+            except NetconError as error:
+                raise HomeError(f"{path}: not an identity ({error}); {advice}") from None
+            if identity.secret is None:
+                raise HomeError(f"{path}: has no secret part; {advice}")
+            if not identity.validate():
+                raise HomeError(f"{path}: its address does not belong to its key; {advice}")
+            if path.stat().st_mode & 0o077:
+                log.warning("%s can be read by others: chmod 600 it", path)
+        public = identity.to_text()
+        if self._read_text("identity.public") != public:
+            self.write("identity.public", public.encode())
+        return identity
+
+    def token(self) -> str:
+        """The API token of `authtoken.secret`, made if missing."""
+        text = self._read_text("authtoken.secret")
+        if text is None:
+            text = "".join(secrets.choice(_TOKEN_CHARACTERS) for _ in range(_TOKEN_LENGTH))
+            self.write("authtoken.secret", text.encode(), 0o600)
+        elif not text:
+            raise HomeError(f"{self.path / 'authtoken.secret'}: empty; remove it to have a new token made")
+        return text
+
+    def service_id(self) -> int:
+        """The random 64-bit number that names this home to socket RPC, made once."""
+        text = self._read_text("service.id")
+        if text is None:
+            number = secrets.randbits(64) or 1
+            self.write("service.id", f"{number:016x}\n".encode(), 0o600)
+            return number
+        if not re.fullmatch(r"[0-9a-f]{16}", text):
+            raise HomeError(f"{self.path / 'service.id'}: not 16 hexadecimal digits; remove it to have a new one made")
+        return int(text, 16)
+
+    # -- settings --
+
+    def local_conf(self) -> LocalConf:
+        path = self.path / "local.conf"
+        text = self.read("local.conf")
+        return LocalConf() if text is None else parse_local_conf(text, path)
+
+    def network_settings(self, network: int) -> NetworkSettings:
+        name = f"networks.d/{network:016x}.local.conf"
+        text = self._read_text(name)
+        return NetworkSettings() if text is None else NetworkSettings.parse(text, self.path / name)
+
+    def store_network_settings(self, network: int, settings: NetworkSettings) -> None:
+        self.write(f"networks.d/{network:016x}.local.conf", settings.to_text().encode())
+
+    # -- what the engine keeps --
+
+    def networks(self) -> dict[int, bytes | None]:
+        """The networks to join at start, each with its cached configuration if there is one (vl2 §6.5)."""
+        found: dict[int, bytes | None] = {}
+        for path in sorted((self.path / "networks.d").iterdir()):
+            if match := _NETWORK_FILE.fullmatch(path.name):
+                found[int(match[1], 16)] = (self.read(f"networks.d/{path.name}") or b"").strip(b"\n") or None
+        return found
+
+    def peers(self) -> Iterator[tuple[Path, bytes]]:
+        """Cached peers not older than 30 days; older files are removed."""
+        oldest = time.time() - _PEER_CACHE_SECONDS
+        for path in sorted((self.path / "peers.d").iterdir()):
+            if not _PEER_FILE.fullmatch(path.name):
+                continue
+            if path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
+            elif (data := self.read(f"peers.d/{path.name}")) is not None:
+                yield path, data
+
+    def store(self, kind: StateKind, key: int, data: bytes | None) -> None:
+        """Write or (None) delete an object of the engine."""
+        match kind:
+            case StateKind.PLANET:
+                name, durable = "planet", True
+            case StateKind.MOON:
+                name, durable = f"moons.d/{key:016x}.moon", True
+            case StateKind.PEER:
+                name, durable = f"peers.d/{key:010x}.peer", False
+            case StateKind.NETWORK:
+                name, durable = f"networks.d/{key:016x}.conf", True
+        if data is None:
+            self.remove(name)
+        else:
+            self.write(name, data, durable=durable)
+
+    # -- what others look for --
+
+    def announce(self, port: int) -> None:
+        """Write the port and process id files that clients of ZeroTier One look for."""
+        self.write("zerotier-one.port", str(port).encode(), durable=False)
+        self.write("zerotier-one.pid", str(os.getpid()).encode(), durable=False)
+
+    def withdraw(self) -> None:
+        with contextlib.suppress(OSError):
+            self.remove("zerotier-one.port")
+            self.remove("zerotier-one.pid")

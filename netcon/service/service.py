@@ -1,0 +1,470 @@
+"""The service: joins the engine (sans-I/O, Python) to the reactor, the stacks, the home folder and the API, on one trio thread.
+
+The loop in `_engine` is where all datagrams and frames pass between the planes: it takes a batch from the rings, feeds the engine,
+and gives the engine's answers back in batches. When a ring towards the reactor is full, what is left waits in order, and nothing
+more is read until it fits: the ring behind us fills in turn and stops its port. Slow work goes elsewhere: memory-hard identity
+checks to one worker thread, files and the controller's database to another, in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import trio
+
+import lwip
+from netcon.controller import Controller
+from netcon.controller.sqlite_store import SqliteStore
+from netcon.core.actions import (
+    Action,
+    ConfigureNetwork,
+    DeliverFrame,
+    NodeEvent,
+    PersistRecords,
+    SendDatagram,
+    StateKind,
+    StoreState,
+    ValidateIdentity,
+)
+from netcon.core.address import format_network
+from netcon.core.errors import NetconError
+from netcon.core.identity import Identity
+from netcon.core.node import Node, NodeSettings
+from netcon.dataplane.reactor import Reactor
+from netcon.service.api import serve_api
+from netcon.service.errors import ServiceError
+from netcon.service.home import Home
+from netcon.service.paths import rpc_socket
+from netcon.service.planet import choose_planet
+from netcon.service.port import NetworkPort
+from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
+from netcon.service.wire import Wire, open_control_port
+
+log = logging.getLogger("netcon.service")
+
+#: What we say we are: a ZeroTier One release whose protocol this is (vl1 §1.4).
+ANNOUNCED_VERSION = (1, 14, 1)
+
+_BATCH = 256
+_SLICE_NS = 5_000_000  # how long the loop may go on before other tasks have their turn
+_LONGEST_SLEEP_MS = 30_000
+_HOUSEKEEPING_S = 2.0  # looks for failed stacks; two seconds is an idle service's half wake-up a second
+_INTERFACES_S = 30.0  # vl1 §5.13
+_LOCAL_CONF_S = 10.0  # service-api §6
+_SLEPT_S = 10.0  # an overrun of this much means that the machine slept (vl1 §5.13)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Service:
+    """One running node with its home folder. `run` does everything; the API calls the methods below it."""
+
+    def __init__(self, home: Home, *, port: int | None = None) -> None:
+        """`port`: the primary port of the command line, which goes before `local.conf`'s; 0 is any."""
+        self.home = home
+        self._port_wanted = port
+        self.conf = LocalConf()
+        self.network_settings: dict[int, NetworkSettings] = {}
+        self.ports: dict[int, NetworkPort] = {}
+        self._network_of: dict[int, int] = {}  # Ethernet end number -> network
+        self._datagrams: list[tuple[int, tuple[bytes, int], bytes, int]] = []
+        self._frames: list[tuple[int, bytes, bytes, int, bytes]] = []
+        self._sleeping: trio.CancelScope | None = None
+        self._stop = trio.Event()
+        self._committed: dict[int, trio.Event] = {}
+        self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
+        self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords](math.inf)
+
+    # -- life --
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop` is called or SIGTERM or SIGINT arrives. NetconError when the service cannot start.
+
+        `ready` is called once the RPC paths of all networks and the API answer.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            self.home.lock()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch_signals, signals)
+                    await self._start(nursery, ready)
+                    nursery.cancel_scope.cancel()
+            finally:
+                self.home.unlock()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def _watch_signals(self, signals: object) -> None:
+        async for number in signals:  # type: ignore[attr-defined]
+            log.info("%s: stopping", signal.Signals(number).name)
+            self.stop()
+
+    async def _start(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
+        home = self.home
+        self.conf = home.local_conf()
+        self._report_without_effect()
+        identity = await trio.to_thread.run_sync(home.identity)
+        self.token = home.token()
+        planet = choose_planet(home.read("planet"), home.path / "planet")
+        self.store = SqliteStore(home.path / "controller.d")
+        control = open_control_port(self.conf, self._port_wanted)
+        self.reactor = Reactor()
+        self.reactor.start()
+        try:
+            self.wire = Wire(self.reactor, control.getsockname()[1], self.conf)
+            self.wire.refresh(self.conf)
+            self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
+            self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+            self._raise_descriptor_limit()
+            self.controller = Controller(identity, secrets.token_bytes, self.store.load())
+            now = now_ms()
+            self.node = Node(
+                identity,
+                planet,
+                random=secrets.token_bytes,
+                now=now,
+                settings=NodeSettings(allow_loopback_paths=self.conf.settings.allowLoopbackPaths, version=ANNOUNCED_VERSION),
+                controller=self.controller,
+            )
+            self.node.set_local_endpoints(self.wire.local_endpoints)
+            self._load_peers(now)
+            for network, cached in home.networks().items():
+                self._join(network, cached)
+            await serve_api(nursery, self, control)
+            home.announce(self.wire.primary_port)
+            log.info("node %010x is up on port %d, home %s", identity.address, self.wire.primary_port, home.path)
+            async with trio.open_nursery() as work:
+                work.start_soon(self._engine)
+                work.start_soon(self._validate_identities)
+                work.start_soon(self._keep_state)
+                work.start_soon(self._housekeeping)
+                ready()
+                await self._stop.wait()
+                work.cancel_scope.cancel()
+        finally:
+            self._shut_down()
+            control.close()
+
+    def _shut_down(self) -> None:
+        """Orderly: programs' connections are reset, state is kept, nothing of ours is left behind."""
+        if hasattr(self, "node"):
+            for port in self.ports.values():
+                port.close()
+            self.ports.clear()
+            for action in self._left_to_store():
+                self._write_state(action)
+            for address, data in self.node.peer_states():
+                self._write_state(StoreState(StateKind.PEER, address, data))
+        if hasattr(self, "server"):
+            self.server.close()
+        self.reactor.stop()
+        self.store.close()
+        self.home.withdraw()
+
+    def _left_to_store(self) -> Iterator[StoreState]:
+        for action in self.node.take_actions():
+            if isinstance(action, StoreState):
+                self._storage_in.send_nowait(action)
+        while True:
+            try:
+                item = self._storage_out.receive_nowait()
+            except trio.WouldBlock:
+                return
+            if isinstance(item, StoreState):  # records not committed were not answered either: the members ask again
+                yield item
+
+    @staticmethod
+    def _raise_descriptor_limit() -> None:
+        """One descriptor per program's socket: take what we may have."""
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    def _report_without_effect(self) -> None:
+        for key in self.conf.without_effect():
+            log.warning("%s: %s has no effect in this version", self.home.path / "local.conf", key)
+
+    def _load_peers(self, now: int) -> None:
+        for path, data in self.home.peers():
+            try:
+                self.node.load_peer(data, now)
+            except NetconError as error:
+                log.warning("%s: corrupt (%s), ignored: this cache is written again at the next stop", path, error)
+
+    # -- the loop between the planes --
+
+    async def _engine(self) -> None:
+        fileno = self.reactor.fileno()
+        slice_end = time.monotonic_ns() + _SLICE_NS
+        while True:
+            if self._turn():
+                if time.monotonic_ns() < slice_end:
+                    continue
+                await trio.lowlevel.checkpoint()
+            else:
+                wait_ms = min(self.node.next_deadline() - now_ms(), _LONGEST_SLEEP_MS)
+                with trio.move_on_after(max(wait_ms, 0) / 1000) as self._sleeping:
+                    await trio.lowlevel.wait_readable(fileno)
+                self._sleeping = None
+            slice_end = time.monotonic_ns() + _SLICE_NS
+
+    def _turn(self) -> bool:
+        """One batch through the engine; True if there may be more at once."""
+        node = self.node
+        now = now_ms()
+        moved = False
+        if self._flush():
+            datagrams, frames = self.reactor.receive(_BATCH)
+            for socket, remote, data in datagrams:
+                node.receive_datagram(socket, remote, data, now)
+            if frames:
+                networks = self._network_of
+                for number, destination, source, ethertype, payload in frames:
+                    if (network := networks.get(number)) is not None:
+                        node.receive_frame(network, destination, source, ethertype, payload, now)
+            moved = bool(datagrams or frames)
+        if now >= node.next_deadline():
+            node.background(now)
+        self.perform()
+        return moved
+
+    def perform(self) -> None:
+        """Do what the engine asks; called after anything that may have made it ask."""
+        others: list[Action] = []
+        for action in self.node.take_actions():
+            if isinstance(action, SendDatagram):
+                self._datagrams.append((action.socket, action.remote, action.data, action.ttl))
+            elif isinstance(action, DeliverFrame):
+                if (port := self.ports.get(action.network)) is not None:
+                    self._frames.append((port.number, action.destination, action.source, action.ethertype, action.payload))
+            else:
+                others.append(action)
+        self._flush()
+        for other in others:
+            self._perform_other(other)
+
+    def _perform_other(self, action: Action) -> None:
+        match action:
+            case ValidateIdentity(identity):
+                self._identities_in.send_nowait(identity)
+            case StoreState():
+                self._storage_in.send_nowait(action)
+            case PersistRecords(ticket):
+                self._committed[ticket] = trio.Event()
+                self._storage_in.send_nowait(action)
+            case ConfigureNetwork(network):
+                self._configure(network)
+            case NodeEvent(name, peer):
+                log.info("%s%s", name.replace("_", " "), f" {peer:010x}" if peer else "")
+
+    def _flush(self) -> bool:
+        """Give waiting datagrams and frames to the reactor, in order; False if some did not fit."""
+        if self._datagrams:
+            taken = self.reactor.send_datagrams(self._datagrams)
+            del self._datagrams[:taken]
+        if self._frames:
+            taken = self.reactor.send_frames(self._frames)
+            del self._frames[:taken]
+        return not (self._datagrams or self._frames)
+
+    def _wake(self) -> None:
+        """The engine's next deadline may have come nearer: end the loop's sleep."""
+        if self._sleeping is not None:
+            self._sleeping.cancel()
+
+    # -- slow work --
+
+    async def _validate_identities(self) -> None:
+        async for identity in self._identities_out:
+            valid = await trio.to_thread.run_sync(identity.validate)
+            self.node.identity_validated(identity, valid, now_ms())
+            self.perform()
+            self._wake()
+
+    async def _keep_state(self) -> None:
+        async for item in self._storage_out:
+            if isinstance(item, StoreState):
+                await trio.to_thread.run_sync(self._write_state, item)
+                continue
+            try:
+                await trio.to_thread.run_sync(self.store.commit, item.changes)
+            except (OSError, NetconError) as error:
+                raise ServiceError(
+                    f"{self.home.path / 'controller.d'}: {error}; the controller cannot go on without its records"
+                ) from error
+            self.node.records_persisted(item.ticket, now_ms())
+            self.perform()
+            self._committed.pop(item.ticket).set()
+            self._wake()
+
+    def _write_state(self, action: StoreState) -> None:
+        try:
+            self.home.store(action.kind, action.key, action.data)
+        except (OSError, NetconError) as error:
+            log.error("%s", error)
+
+    async def _housekeeping(self) -> None:
+        last_conf, last_interfaces = trio.current_time(), trio.current_time()
+        conf_stamp = self._conf_stamp()
+        while True:
+            before = time.time()
+            await trio.sleep(_HOUSEKEEPING_S)
+            slept = time.time() - before > _HOUSEKEEPING_S + _SLEPT_S
+            now = trio.current_time()
+            self._restart_failed_stacks()
+            changed = False
+            if now - last_conf >= _LOCAL_CONF_S:
+                last_conf = now
+                if (stamp := self._conf_stamp()) != conf_stamp:
+                    conf_stamp = stamp
+                    changed = self._reload_conf()
+            if changed or slept or now - last_interfaces >= _INTERFACES_S:
+                last_interfaces = now
+                self._refresh_wire()
+
+    def _restart_failed_stacks(self) -> None:
+        for network, port in self.ports.items():
+            if port.restart_if_failed():
+                self._configure(network)
+                self.perform()
+
+    def _conf_stamp(self) -> tuple[int, int] | None:
+        try:
+            status = (self.home.path / "local.conf").stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+    def _reload_conf(self) -> bool:
+        try:
+            self.conf = self.home.local_conf()
+        except ServiceError as error:
+            log.error("%s; the previous settings stay", error)
+            return False
+        log.info("local.conf was read again; ports and paths over loopback change at the next start only")
+        self._report_without_effect()
+        return True
+
+    def _refresh_wire(self) -> None:
+        own = [ip for port in self.ports.values() for ip in port.addresses]
+        try:
+            changed = self.wire.refresh(self.conf, own)
+        except (OSError, ServiceError) as error:
+            log.error("%s", error)
+            return
+        if changed:
+            self.node.set_local_endpoints(self.wire.local_endpoints)
+            self._wake()
+
+    # -- networks --
+
+    def _join(self, network: int, cached: bytes | None) -> None:
+        self.network_settings[network] = self.home.network_settings(network)
+        self.node.join(network, now_ms(), cached)
+        status = self.node.network(network)
+        assert status is not None
+        if cached is not None and status.config is None:
+            log.warning(
+                "%s: corrupt, ignored: a new one comes from the controller", self.home.path / f"networks.d/{network:016x}.conf"
+            )
+        number = max(self._network_of, default=0) + 1
+        try:
+            self.ports[network] = NetworkPort(self.reactor, self.server, self.home.path, network, status.mac, number)
+        except (OSError, lwip.StackError) as error:
+            self.node.leave(network, now_ms())
+            raise ServiceError(f"{format_network(network)}: its stack cannot be started: {error}") from error
+        self._network_of[number] = network
+        self._configure(network)
+        self.perform()
+        self._wake()
+
+    def join(self, network: int) -> None:
+        """Join a network, if we have not. ServiceError."""
+        if network not in self.ports:
+            self.home.store(StateKind.NETWORK, network, b"\n")
+            self._join(network, None)
+
+    def leave(self, network: int) -> bool:
+        """Leave a network and forget it; False if it was not joined."""
+        port = self.ports.pop(network, None)
+        if port is None:
+            return False
+        self.node.leave(network, now_ms())
+        del self._network_of[port.number]
+        port.close()
+        self.network_settings.pop(network, None)
+        self.perform()
+        self._storage_in.send_nowait(StoreState(StateKind.NETWORK, network, None))
+        self.home.remove(f"networks.d/{network:016x}.local.conf")
+        self._wake()
+        return True
+
+    def change_network_settings(self, network: int, settings: NetworkSettings) -> None:
+        self.network_settings[network] = settings
+        self.home.store_network_settings(network, settings)
+        self._configure(network)
+        self.perform()
+
+    def _configure(self, network: int) -> None:
+        port, status = self.ports.get(network), self.node.network(network)
+        if port is None or status is None:
+            return
+        try:
+            port.configure(status, self.network_settings[network])
+        except lwip.StackError as error:
+            log.error("network %016x: %s", network, error)  # housekeeping starts it again if it has failed
+            self.node.set_port_error(network, True)
+            return
+        self.node.set_port_error(network, False)
+        self.node.set_multicast_groups(network, port.groups(), now_ms())
+        own = [ip for each in self.ports.values() for ip in each.addresses]
+        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints}:
+            self._refresh_wire()
+
+    # -- for the API --
+
+    async def controller_changed(self) -> None:
+        """After a management call on the controller: act on it, and return when its records are committed."""
+        self.node.controller_changed(now_ms())
+        self.perform()
+        self._wake()
+        for event in list(self._committed.values()):
+            await event.wait()
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        return ANNOUNCED_VERSION
+
+    def clock(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        return now_ms()
+
+    def store_settings(self, changes: dict[str, object]) -> None:
+        """POST /config/settings: keep `changes` in local.conf; they count from its next reading on. SettingsError."""
+        raw = dict(self.home.local_conf().raw)
+        raw["settings"] = {**raw.get("settings", {}), **changes}
+        text = msgspec.json.format(msgspec.json.encode(raw), indent=4)
+        parse_local_conf(text, self.home.path / "local.conf")
+        self.home.write("local.conf", text)
+
+
+def main(home: Path, *, port: int | None = None, ready: Callable[[], None] = lambda: None) -> None:
+    """Run a service on `home` in the foreground until it is told to stop. NetconError when it cannot."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("hypercorn").setLevel(logging.WARNING)
+    os.umask(0o022)
+    trio.run(Service(Home(home), port=port).run, ready, strict_exception_groups=True)

@@ -1,0 +1,171 @@
+"""`local.conf` (service-api §6) and `networks.d/*.local.conf` (vl2 §6.5, §6.7): parsed, checked, and what they permit."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from netcon.core.address import Scope, scope_of
+from netcon.service.errors import SettingsError
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DEFAULT_PORT = 9993
+#: Where a random port is drawn from (vl1 §5.13).
+RANDOM_PORTS = range(20000, 65500)
+
+
+class Physical(msgspec.Struct):
+    """Local rules for a physical network. `trustedPathId` and `mtu` are accepted without effect, see `without_effect`."""
+
+    blacklist: bool = False
+    trustedPathId: int = 0
+    mtu: int = 0
+
+
+class Virtual(msgspec.Struct):
+    try_: list[str] = msgspec.field(default_factory=list, name="try")
+    blacklist: list[str] = []
+
+
+class Settings(msgspec.Struct):
+    """The keys of `settings` that this service knows. Others are kept in the file and ignored."""
+
+    primaryPort: int | None = None
+    secondaryPort: int = 0
+    tertiaryPort: int = 0
+    allowSecondaryPort: bool = True
+    portMappingEnabled: bool = True
+    allowTcpFallbackRelay: bool = True
+    forceTcpRelay: bool = False
+    interfacePrefixBlacklist: list[str] = []
+    allowManagementFrom: list[str] = []
+    bind: list[str] = []
+    softwareUpdate: str = "disable"
+    softwareUpdateChannel: str = "release"
+    #: Ours: use 127.0.0.1 as a path, for demos and tests on one machine.
+    allowLoopbackPaths: bool = False
+
+
+class LocalConf(msgspec.Struct):
+    """`local.conf`, checked. `raw` is the file as it was read."""
+
+    physical: dict[str, Physical] = {}
+    virtual: dict[str, Virtual] = {}
+    settings: Settings = msgspec.field(default_factory=Settings)
+    raw: dict[str, Any] = {}
+
+    def blacklisted_networks(self) -> list[IPNetwork]:
+        return [ipaddress.ip_network(net, strict=False) for net, rule in self.physical.items() if rule.blacklist]
+
+    def without_effect(self) -> list[str]:
+        """Keys that are set and that this version does not act on, for the log: nothing is ignored in silence."""
+        found = [f"virtual.{address}" for address in self.virtual]
+        for net, rule in self.physical.items():
+            found += [f"physical.{net}.{key}" for key in ("trustedPathId", "mtu") if getattr(rule, key)]
+        settings = self.settings
+        if settings.forceTcpRelay:
+            found.append("settings.forceTcpRelay")
+        if settings.allowManagementFrom:
+            found.append("settings.allowManagementFrom (the API is reachable from this machine only)")
+        if settings.softwareUpdate != "disable":
+            found.append("settings.softwareUpdate")
+        return found
+
+
+def parse_local_conf(text: bytes, path: Path) -> LocalConf:
+    """Check `local.conf`. SettingsError names the file and the key."""
+    advice = "correct it, or remove the file to use the defaults"
+    try:
+        raw = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid JSON ({error}); {advice}") from None
+    try:
+        conf = msgspec.convert(raw, LocalConf)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{path}: {error}; {advice}") from None
+    conf.raw = raw
+    settings = conf.settings
+    for key in ("primaryPort", "secondaryPort", "tertiaryPort"):
+        port = getattr(settings, key)
+        if port is not None and not 0 <= port <= 65535:
+            raise SettingsError(f"{path}: settings.{key} is {port}: a port is a number from 0 (any) to 65535; {advice}")
+    for address in settings.bind:
+        _check(ipaddress.ip_address, address, path, "settings.bind", "an IP address")
+    for net in conf.physical:
+        _check(lambda text: ipaddress.ip_network(text, strict=False), net, path, "physical", "a network as 10.0.0.0/8")
+    return conf
+
+
+def _check(parse: Any, value: str, path: Path, key: str, expected: str) -> None:
+    try:
+        parse(value)
+    except ValueError:
+        raise SettingsError(f"{path}: {key}: {value!r} is not {expected}; correct it, or remove the key") from None
+
+
+@dataclass(slots=True, frozen=True)
+class NetworkSettings:
+    """What this node lets a network's controller do to it (vl2 §6.7). A non-empty `whitelist` narrows `managed`."""
+
+    managed: bool = True
+    allow_global: bool = False
+    default: bool = False
+    dns: bool = False
+    whitelist: tuple[IPNetwork, ...] = field(default=())
+
+    @classmethod
+    def parse(cls, text: str, path: Path) -> NetworkSettings:
+        values: dict[str, str] = {}
+        for line in text.splitlines():
+            key, separator, value = line.partition("=")
+            if line.strip() and not separator:
+                raise SettingsError(f"{path}: {line!r} is not key=value; correct it, or remove the file to use the defaults")
+            values[key.strip()] = value.strip()
+        managed = values.get("allowManaged", "1")
+        whitelist: list[IPNetwork] = []
+        if "/" in managed:
+            for net in managed.split(","):
+                try:
+                    whitelist.append(ipaddress.ip_network(net.strip(), strict=False))
+                except ValueError:
+                    raise SettingsError(f"{path}: allowManaged: {net!r} is not a network as 10.0.0.0/8; correct it") from None
+        return cls(
+            managed=bool(whitelist) or managed[:1] in ("1", "t", "T"),
+            allow_global=values.get("allowGlobal", "0")[:1] in ("1", "t", "T"),
+            default=values.get("allowDefault", "0")[:1] in ("1", "t", "T"),
+            dns=values.get("allowDNS", "0")[:1] in ("1", "t", "T"),
+            whitelist=tuple(whitelist),
+        )
+
+    def to_text(self) -> str:
+        managed = ",".join(map(str, self.whitelist)) if self.whitelist else f"{self.managed:d}"
+        return f"allowManaged={managed}\nallowGlobal={self.allow_global:d}\nallowDefault={self.default:d}\nallowDNS={self.dns:d}\n"
+
+    def changed(self, body: dict[str, Any]) -> NetworkSettings:
+        """With the settings of a POST /network body (service-api §3.4): real booleans only; a whitelist does not survive a POST."""
+        names = {"allowManaged": "managed", "allowGlobal": "allow_global", "allowDefault": "default", "allowDNS": "dns"}
+        changes = {name: body[key] for key, name in names.items() if isinstance(body.get(key), bool)}
+        return replace(self, whitelist=(), **changes)
+
+    def permits(self, ip: bytes, prefix: int, *, target: bool) -> bool:
+        """Whether an assigned address, or (`target`) a route to `ip`/`prefix`, may be applied (vl2 §6.7)."""
+        if not self.managed:
+            return False
+        if self.whitelist and not any(_contains(net, ip, prefix) for net in self.whitelist):
+            return False
+        if target and prefix == 0:
+            return self.default
+        scope = scope_of(ip)
+        if scope in (Scope.NONE, Scope.MULTICAST, Scope.LOOPBACK, Scope.LINK_LOCAL):
+            return False
+        return self.allow_global if scope == Scope.GLOBAL else True
+
+
+def _contains(net: IPNetwork, ip: bytes, prefix: int) -> bool:
+    address = ipaddress.ip_address(ip)
+    return address.version == net.version and prefix >= net.prefixlen and address in net

@@ -1,0 +1,102 @@
+"""The JSON objects of the local API, with the fields that clients of ZeroTier One know (service-api §3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netcon.core.address import format_endpoint, format_ip, format_mac
+from netcon.core.netconf import NetworkConfig
+from netcon.core.network import NetworkStatus, State
+from netcon.core.peer import PeerStatus
+from netcon.service.port import interface_name
+from netcon.service.settings import NetworkSettings
+
+Json = dict[str, Any]
+
+
+def version_fields(version: tuple[int, int, int]) -> Json:
+    major, minor, revision = version
+    return {"versionMajor": major, "versionMinor": minor, "versionRev": revision, "version": f"{major}.{minor}.{revision}"}
+
+
+def network_object(status: NetworkStatus, settings: NetworkSettings) -> Json:
+    """service-api §3.4. Addresses and routes are what the controller sent, not what `settings` permits."""
+    config = status.config
+    network = f"{status.id:016x}"
+    return {
+        "id": network,
+        "nwid": network,
+        "name": config.name if config else "",
+        "mac": format_mac(status.mac),
+        "status": status.status.name,
+        "type": "PUBLIC" if config and config.public else "PRIVATE",
+        "mtu": config.mtu if config else 0,
+        "dhcp": False,
+        "bridge": bool(status.bridge),
+        "broadcastEnabled": bool(config and config.broadcast),
+        "portError": -1 if status.status is State.PORT_ERROR else 0,
+        "netconfRevision": config.revision if config else 0,
+        "portDeviceName": interface_name(status.id),
+        "allowManaged": settings.managed,
+        "allowGlobal": settings.allow_global,
+        "allowDefault": settings.default,
+        "allowDNS": settings.dns,
+        "assignedAddresses": assigned_addresses(config),
+        "routes": route_objects(config),
+        "multicastSubscriptions": [
+            {"mac": format_mac(group.mac), "adi": group.adi}
+            for group in sorted(status.groups)
+            if group.mac != b"\xff" * 6 or group.adi
+        ],
+        "dns": dns_object(config),
+    }
+
+
+def assigned_addresses(config: NetworkConfig | None) -> list[str]:
+    return sorted(format_endpoint(address) for address in config.addresses) if config else []
+
+
+def route_objects(config: NetworkConfig | None) -> list[Json]:
+    if config is None:
+        return []
+    return [
+        {
+            "target": format_endpoint(route.target),
+            "via": format_ip(route.via.ip) if route.via else None,
+            "flags": route.flags,
+            "metric": route.metric,
+        }
+        for route in config.routes
+    ]
+
+
+def dns_object(config: NetworkConfig | None) -> Json:
+    if config is None:
+        return {"domain": "", "servers": []}
+    return {"domain": config.dns_domain, "servers": [format_ip(server) for server in config.dns_servers]}
+
+
+def peer_object(peer: PeerStatus) -> Json:
+    """service-api §3.5."""
+    version = peer.version or (-1, -1, -1)
+    return {
+        "address": f"{peer.address:010x}",
+        **version_fields(version),
+        "latency": peer.latency,
+        "role": peer.role,
+        "isBonded": False,
+        "tunneled": False,
+        "paths": [
+            {
+                "address": format_endpoint(path.endpoint),
+                "lastSend": path.last_send,
+                "lastReceive": path.last_receive,
+                "active": path.active,
+                "expired": path.expired,
+                "preferred": path.preferred,
+                "trustedPathId": 0,
+                "localSocket": path.socket,
+            }
+            for path in peer.paths
+        ],
+    }

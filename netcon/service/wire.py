@@ -1,0 +1,116 @@
+"""Which UDP sockets the reactor has (vl1 §5.13): one per usable interface address and port, looked at again every 30 s."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import random
+import socket
+from collections.abc import Iterable
+
+from netcon.core.actions import Endpoint
+from netcon.dataplane.reactor import Reactor
+from netcon.service.errors import ServiceError
+from netcon.service.interfaces import interface_addresses, usable_addresses
+from netcon.service.settings import DEFAULT_PORT, RANDOM_PORTS, LocalConf
+
+log = logging.getLogger("netcon.wire")
+
+_LOOPBACK = bytes((127, 0, 0, 1))
+_TRIES = 100
+
+
+def open_control_port(conf: LocalConf, override: int | None) -> socket.socket:
+    """Choose the primary port, which must be free for UDP and TCP: the listening TCP socket of the API on 127.0.0.1.
+
+    `override` is the command line's; 0 draws a random one. ServiceError when it is taken.
+    """
+    wanted = override if override is not None else conf.settings.primaryPort
+    if wanted is None:
+        wanted = DEFAULT_PORT
+    for _ in range(_TRIES):
+        port = wanted or random.choice(RANDOM_PORTS)
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind(("127.0.0.1", port))
+            tcp.listen(100)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as udp:
+                udp.bind(("0.0.0.0", port))
+        except OSError as error:
+            tcp.close()
+            if wanted:
+                raise ServiceError(
+                    f"port {port}: {error.strerror} (another ZeroTier service?); "
+                    "choose another with `-p PORT` (0: any) or settings.primaryPort in local.conf"
+                ) from None
+            continue
+        tcp.setblocking(False)
+        return tcp
+    raise ServiceError("found no port that is free for UDP and TCP; choose one with `-p PORT`")
+
+
+class Wire:
+    """The bound UDP sockets of one service."""
+
+    def __init__(self, reactor: Reactor, primary_port: int, conf: LocalConf) -> None:
+        self._reactor = reactor
+        self._sockets: dict[tuple[bytes, int], int] = {}
+        self.primary_port = primary_port
+        settings = conf.settings
+        self.ports = [primary_port]
+        if settings.allowSecondaryPort:
+            self.ports.append(settings.secondaryPort or random.choice(RANDOM_PORTS))
+
+    def wanted(self, conf: LocalConf, own: Iterable[bytes]) -> list[bytes]:
+        """The addresses to bind. `own`: our virtual addresses, which must never carry VL1."""
+        settings = conf.settings
+        if settings.bind:
+            addresses = [ipaddress.ip_address(text).packed for text in settings.bind]
+        else:
+            addresses = usable_addresses(
+                interface_addresses(),
+                prefix_blacklist=settings.interfacePrefixBlacklist,
+                network_blacklist=conf.blacklisted_networks(),
+                own=own,
+            )
+        if settings.allowLoopbackPaths and _LOOPBACK not in addresses:
+            addresses.append(_LOOPBACK)
+        return addresses
+
+    def refresh(self, conf: LocalConf, own: Iterable[bytes] = ()) -> bool:
+        """Open and close sockets as the machine's addresses want it; True if any changed. ServiceError when none can be bound."""
+        wanted = {(ip, port) for ip in self.wanted(conf, own) for port in self.ports}
+        changed = False
+        for key in self._sockets.keys() - wanted:
+            self._reactor.close_udp(self._sockets.pop(key))
+            changed = True
+        failure: OSError | None = None
+        for ip, port in sorted(wanted - self._sockets.keys()):
+            text = str(ipaddress.ip_address(ip))
+            try:
+                self._sockets[ip, port], _ = self._reactor.bind_udp(text, port)
+                changed = True
+            except OSError as error:
+                failure = error
+                # An address that vanished while we looked is the next refresh's business; a port that is taken is the user's.
+                if error.errno != errno.EADDRNOTAVAIL:
+                    log.warning("cannot bind UDP %s port %d: %s", text, port, error.strerror)
+        if wanted and not self._sockets:
+            reason = failure.strerror if failure else "no address"
+            raise ServiceError(f"cannot bind any UDP socket on port {self.primary_port} ({reason}); choose another port or address")
+        return changed
+
+    @property
+    def secondary_port(self) -> int:
+        """0 when there is none."""
+        return self.ports[1] if len(self.ports) > 1 else 0
+
+    @property
+    def local_endpoints(self) -> list[Endpoint]:
+        return [Endpoint(ip, port) for ip, port in self._sockets]
+
+    def listening_on(self) -> list[str]:
+        """As `ip/port`, for /status."""
+        return sorted(f"{ipaddress.ip_address(ip)}/{port}" for ip, port in self._sockets)
