@@ -40,12 +40,22 @@ class BuildNative(build_ext):
     """Also builds the two shared objects that are not Python extensions: lwIP's core and the intercept library."""
 
     def run(self) -> None:
+        if "lwip" in PARTS:
+            self.use_lwip_source()
         super().run()
         root = HERE if self.inplace else Path(self.build_lib)
         if "lwip" in PARTS:
             self.make("lwip/build_core.py", root / "lwip" / "liblwip-core.so")
         if "intercept" in PARTS:
             self.make("intercept/build.py", root / "netcon" / "lib" / "libnetcon-intercept.so")
+
+    def use_lwip_source(self) -> None:
+        """lwIP's headers, for types only, before the binding is compiled. As system headers: they are not ours to keep free of warnings."""
+        found = subprocess.run([sys.executable, str(HERE / "lwip/source.py")], check=True, cwd=HERE, stdout=subprocess.PIPE, text=True)
+        headers = str(Path(found.stdout.strip()) / "src" / "include")
+        for extension in self.extensions:
+            if extension.name == "lwip._lwip":
+                extension.extra_compile_args += ["-isystem", headers]
 
     def make(self, script: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,10 +75,10 @@ if "lwip" in PARTS:
         Pybind11Extension(
             "lwip._lwip",
             sorted(glob("lwip/src/*.cpp")),
-            include_dirs=["include", "lwip/src"],
-            extra_compile_args=CXX,
+            include_dirs=["include", "lwip/src", "lwip/core"],
+            extra_compile_args=[*CXX],
             cxx_std=20,
-            depends=[*glob("include/netcon/*.h"), *glob("lwip/src/*.hpp"), *glob("lwip/src/*.h")],
+            depends=[*glob("include/netcon/*.h"), *glob("lwip/src/*.hpp"), *glob("lwip/core/*.h"), *glob("lwip/core/arch/*.h")],
         )
     )
 
