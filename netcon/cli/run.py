@@ -1,0 +1,78 @@
+"""`netcon run`: replaces itself by a program under the intercept library. Imports nothing slow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from netcon.cli.common import NETWORK, Failure, home, home_option
+from netcon.intercept import InterceptError, NotInterceptable, ProgramNotFound, check_program, find_program, run_environment
+from netcon.service.paths import rpc_socket, well_known_sockets
+from netcon.service.socket_rpc import hello
+
+#: As a shell's.
+_CANNOT_RUN, _NOT_FOUND = 126, 127
+
+
+@click.command(
+    short_help="Run a program on the network.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option(
+    "--network", type=NETWORK, envvar="ZT_NC_NWID", help="Network that its sockets are on. Default: whichever fits the destination."
+)
+@click.option(
+    "--socket", "socket_path", type=click.Path(path_type=Path), envvar="NETCON_SOCK", help="RPC socket of the service to use."
+)
+@click.argument("program")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@home_option
+def run(network: str | None, socket_path: Path | None, program: str, arguments: tuple[str, ...]) -> None:
+    """Run PROGRAM, unmodified: its TCP sockets are on the networks of the service, all else is as ever.
+
+    Put options of `run` before PROGRAM; what follows is PROGRAM's.
+    """
+    try:
+        path = find_program(program)
+        check_program(path)
+        environment = run_environment(network=network, socket_path=socket_path or _find_socket(network))
+    except InterceptError as error:
+        failure = Failure(str(error))
+        failure.exit_code = {ProgramNotFound: _NOT_FOUND, NotInterceptable: _CANNOT_RUN}.get(type(error), 1)
+        raise failure from None
+    try:
+        os.execve(path, [program, *arguments], environment)
+    except OSError as error:
+        failure = Failure(f"{path}: {error.strerror}")
+        failure.exit_code = _CANNOT_RUN
+        raise failure from None
+
+
+def _find_socket(network: str | None) -> Path:
+    """The RPC socket of the home folder's service; or, for a named network, of whichever service of ours has joined it."""
+    folder = home()
+    number = int(network, 16) if network else None
+    wanted = rpc_socket(folder, number)
+    problem = ""
+    for path in (wanted, *(well_known_sockets(number) if number else ())):
+        try:
+            hello(path)
+        except OSError as error:
+            problem = problem or (error.strerror or str(error))
+        else:
+            return path
+    if network and _answers(rpc_socket(folder)):
+        raise Failure(f"network {network} is not joined; `netcon -D {folder} join {network}` does it")
+    raise Failure(
+        f"no service answers in {folder} ({problem}); start one with `netcon -D {folder} service -d`, or name its home with -D"
+    )
+
+
+def _answers(path: Path) -> bool:
+    try:
+        hello(path)
+    except OSError:
+        return False
+    return True
