@@ -281,7 +281,7 @@ class Demo:
                 break
         addresses = [address.partition("/")[0] for address in state["assignedAddresses"]]
         _step(f"Member {name} ({node}) joined and has {' and '.join(addresses)}")
-        return next(address for address in addresses if ":" not in address)
+        return str(next(address for address in addresses if ":" not in address))
 
     def _show_nginx(self, network: str, target: str) -> None:
         _step(f"nginx, unmodified, under the intercept on a, port 80 without any privilege; curl on b gets http://{target}/")

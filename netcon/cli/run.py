@@ -12,8 +12,17 @@ from netcon.intercept import InterceptError, NotInterceptable, ProgramNotFound, 
 from netcon.service.paths import rpc_socket, well_known_sockets
 from netcon.service.socket_rpc import hello
 
-#: As a shell's.
-_CANNOT_RUN, _NOT_FOUND = 126, 127
+
+class CannotRun(Failure):
+    """Exit code as a shell's."""
+
+    exit_code = 126
+
+
+class NotFound(Failure):
+    """Exit code as a shell's."""
+
+    exit_code = 127
 
 
 @click.command(
@@ -38,21 +47,21 @@ def run(network: str | None, socket_path: Path | None, program: str, arguments: 
         path = find_program(program)
         check_program(path)
         environment = run_environment(network=network, socket_path=socket_path or _find_socket(network))
+    except ProgramNotFound as error:
+        raise NotFound(str(error)) from None
+    except NotInterceptable as error:
+        raise CannotRun(str(error)) from None
     except InterceptError as error:
-        failure = Failure(str(error))
-        failure.exit_code = {ProgramNotFound: _NOT_FOUND, NotInterceptable: _CANNOT_RUN}.get(type(error), 1)
-        raise failure from None
+        raise Failure(str(error)) from None
     try:
         os.execve(path, [program, *arguments], environment)
     except OSError as error:
-        failure = Failure(f"{path}: {error.strerror}")
-        failure.exit_code = _CANNOT_RUN
-        raise failure from None
+        raise CannotRun(f"{path}: {error.strerror}") from None
 
 
 def _find_socket(network: str | None) -> Path:
     """The RPC socket of the home folder's service; or, for a named network, of whichever service of ours has joined it."""
-    folder = home()
+    folder: Path = home()
     number = int(network, 16) if network else None
     wanted = rpc_socket(folder, number)
     problem = ""
@@ -62,7 +71,7 @@ def _find_socket(network: str | None) -> Path:
         except OSError as error:
             problem = problem or (error.strerror or str(error))
         else:
-            return path
+            return Path(path)
     if network and _answers(rpc_socket(folder)):
         raise Failure(f"network {network} is not joined; `netcon -D {folder} join {network}` does it")
     raise Failure(

@@ -38,7 +38,8 @@ from netcon.core.actions import (
 from netcon.core.address import format_network
 from netcon.core.errors import NetconError
 from netcon.core.identity import Identity
-from netcon.core.node import Node, NodeSettings
+from netcon.core.node import Node
+from netcon.core.settings import NodeSettings
 from netcon.dataplane.reactor import Reactor
 from netcon.service.api import serve_api
 from netcon.service.errors import ServiceError

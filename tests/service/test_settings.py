@@ -1,0 +1,70 @@
+"""What a network's controller may do to this machine (vl2 §6.7)."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import pytest
+
+from netcon.service.errors import SettingsError
+from netcon.service.settings import NetworkSettings
+
+FILE = Path("x.local.conf")
+
+
+def permits(settings: NetworkSettings, text: str, *, target: bool = False) -> bool:
+    interface = ipaddress.ip_interface(text)
+    return settings.permits(interface.ip.packed, interface.network.prefixlen, target=target)
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3/24", "192.168.0.1/16", "172.16.0.1/12", "28.1.2.3/8", "fd00::1/64", "100.64.0.1/10"])
+def test_private_addresses_are_accepted(address: str) -> None:
+    assert permits(NetworkSettings(), address)
+    assert not permits(NetworkSettings(managed=False), address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8/24", "2001:db8::1/64"])
+def test_global_addresses_need_allow_global(address: str) -> None:
+    assert not permits(NetworkSettings(), address)
+    assert permits(NetworkSettings(allow_global=True), address)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1/8", "224.0.0.1/4", "169.254.0.1/16", "0.0.0.1/8", "::1/128", "fe80::2/64", "ff02::1/16"]
+)
+def test_special_addresses_are_never_accepted(address: str) -> None:
+    assert not permits(NetworkSettings(allow_global=True, default=True), address)
+
+
+@pytest.mark.parametrize("target", ["0.0.0.0/0", "::/0"])
+def test_a_default_route_needs_allow_default(target: str) -> None:
+    assert not permits(NetworkSettings(allow_global=True), target, target=True)
+    assert permits(NetworkSettings(default=True), target, target=True)
+
+
+def test_a_whitelist_narrows_what_is_managed() -> None:
+    settings = NetworkSettings.parse("allowManaged=10.1.0.0/16,fd00::/32\nallowGlobal=1\n", FILE)
+    assert permits(settings, "10.1.2.3/24")
+    assert not permits(settings, "10.1.2.3/8")
+    assert not permits(settings, "10.2.2.3/24")
+    assert permits(settings, "fd00::1/64")
+    assert not permits(settings, "8.8.8.8/32")
+    assert NetworkSettings.parse(settings.to_text(), FILE) == settings
+
+
+def test_only_real_booleans_change_settings() -> None:
+    changed = NetworkSettings().changed(
+        {"allowGlobal": True, "allowDefault": 1, "allowDNS": "true", "allowManaged": None, "x": True}
+    )
+    assert changed == NetworkSettings(allow_global=True)
+
+
+def test_a_post_reduces_a_whitelist_to_yes() -> None:
+    assert NetworkSettings.parse("allowManaged=10.0.0.0/8\n", FILE).changed({}) == NetworkSettings()
+
+
+@pytest.mark.parametrize("text", ["allowManaged", "allowManaged=10.0.0.0/99"])
+def test_a_corrupt_file_is_named(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"x\.local\.conf"):
+        NetworkSettings.parse(text, FILE)
