@@ -15,6 +15,7 @@ from netcon.core.buffer import Reader
 from netcon.core.errors import DecodeError, EncodeError
 
 _PORT = Struct(">H").pack
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 
 
 class Endpoint(NamedTuple):
@@ -49,12 +50,9 @@ def format_network(network: int) -> str:
 
 
 def _parse_hex(text: str, digits: int, what: str) -> int:
-    if len(text) != digits or not text.isascii() or not text.isalnum():
+    if len(text) != digits or not _HEX_DIGITS.issuperset(text):
         raise DecodeError(f"not a {what}: {text!r}; write {digits} hexadecimal digits")
-    try:
-        return int(text, 16)
-    except ValueError:
-        raise DecodeError(f"not a {what}: {text!r}; write {digits} hexadecimal digits") from None
+    return int(text, 16)
 
 
 def parse_address(text: str) -> int:
@@ -290,5 +288,5 @@ def prefix_contains(prefix: Endpoint, ip: bytes) -> bool:
     """Whether `ip` lies in the network of `prefix` (same family, same leading bits; host bits of `prefix` are ignored)."""
     if len(prefix.ip) != len(ip):
         return False
-    shift = len(ip) * 8 - prefix.port
+    shift = max(len(ip) * 8 - prefix.port, 0)
     return int.from_bytes(ip) >> shift == int.from_bytes(prefix.ip) >> shift
