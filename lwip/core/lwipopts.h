@@ -31,7 +31,8 @@
 #define ARP_QUEUE_LEN 32
 #define ETHARP_TABLE_MATCH_NETIF 1
 #define ETHARP_SUPPORT_STATIC_ENTRIES 1
-#define LWIP_NETIF_LOOPBACK 1
+#define LWIP_NETIF_LOOPBACK 1 /* to our own addresses; 127.0.0.0/8 and ::1 are not the stack's */
+#define LWIP_HAVE_LOOPIF 0
 #define LWIP_NETIF_HOSTNAME 0
 
 /* ---- IPv4 ---- */

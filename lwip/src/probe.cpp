@@ -183,19 +183,13 @@ class ProbeEnd {
         core_gone_ = true;
     }
 
-    py::dict state() const {
-        py::dict out;
-        out["connected"] = connected_;
-        out["sent"] = sent_;
-        out["acknowledged"] = acknowledged_;
-        out["received"] = received_;
-        out["bad_at"] = bad_at_ == UINT64_MAX ? py::object(py::none()) : py::object(py::int_(bad_at_));
-        out["eof"] = eof_;
-        out["error"] = error_;
-        out["open"] = pcb_ != nullptr;
-        out["mss"] = pcb_ != nullptr ? pcb_->mss : 0;
-        out["echo_replies"] = echo_replies_;
-        return out;
+    struct State {
+        bool connected, eof, open;
+        uint64_t sent, acknowledged, received, bad_at, echo_replies;
+        int error, mss;
+    };
+    State state() const {
+        return {connected_, eof_, pcb_ != nullptr, sent_, acknowledged_, received_, bad_at_, echo_replies_, error_, pcb_ != nullptr ? pcb_->mss : 0};
     }
 
   private:
@@ -220,7 +214,8 @@ class ProbeEnd {
         core_.tcp_err(pcb, [](void *self, err_t error) {
             if (auto *probe = static_cast<ProbeEnd *>(self)) {
                 probe->pcb_ = nullptr;
-                probe->error_ = error;
+                if (error != ERR_CLSD) // which is an orderly end
+                    probe->error_ = error;
             }
         });
     }
@@ -240,6 +235,10 @@ class ProbeEnd {
     err_t received(pbuf *data) {
         if (data == nullptr) {
             eof_ = true;
+            if (finished_) { // a PCB in TIME-WAIT goes without a word: let it go
+                core_.tcp_arg(pcb_, nullptr);
+                core_.tcp_close(std::exchange(pcb_, nullptr));
+            }
             return ERR_OK;
         }
         for (const pbuf *part = data; part != nullptr; part = part->next) {
@@ -381,7 +380,22 @@ void bind_probe(py::module_ &module) {
             py::arg("idle_ms"), py::arg("interval_ms"), py::arg("count"))
         .def("abort", [](PyProbe &self) { self.reactor.call([&] { self.end->abort(); }); })
         .def("close", [](PyProbe &self) { self.reactor.call([&] { self.end->close(); }); })
-        .def("state", [](PyProbe &self) { return self.end->state(); });
+        .def("state", [](PyProbe &self) {
+            ProbeEnd::State state{};
+            self.reactor.call([&] { state = self.end->state(); });
+            py::dict out;
+            out["connected"] = state.connected;
+            out["eof"] = state.eof;
+            out["open"] = state.open;
+            out["sent"] = state.sent;
+            out["acknowledged"] = state.acknowledged;
+            out["received"] = state.received;
+            out["bad_at"] = state.bad_at == UINT64_MAX ? py::object(py::none()) : py::object(py::int_(state.bad_at));
+            out["echo_replies"] = state.echo_replies;
+            out["error"] = state.error;
+            out["mss"] = state.mss;
+            return out;
+        });
 }
 
 } // namespace netcon
