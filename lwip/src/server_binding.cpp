@@ -1,8 +1,93 @@
-/* server_binding.cpp: lwip.SocketServer for Python (the socket server's part). */
+/* server_binding.cpp: `lwip.SocketServer` for Python. It only forwards to the reactor's thread (lwip/__init__.pyi). */
+#include <pybind11/pybind11.h>
+
+#include <cerrno>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "server.hpp"
 #include "stack_binding.hpp"
+
+namespace py = pybind11;
 
 namespace netcon {
 
-void bind_socket_server(pybind11::module_ &) {}
+namespace {
+
+class PySocketServer {
+  public:
+    PySocketServer(py::object capsule, uint64_t service, uint64_t epoch) : reactor_(std::move(capsule)) {
+        reactor_.call([&] { server_ = std::make_unique<server::Server>(reactor_.api(), service, epoch); });
+    }
+    ~PySocketServer() { close(); }
+
+    void listen(const std::string &path, uint64_t network, unsigned mode) {
+        int error = 0;
+        call([&] { error = server_->rpc().listen(path, network, static_cast<mode_t>(mode)); });
+        if (error != 0) {
+            errno = error;
+            PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+            throw py::error_already_set();
+        }
+    }
+    void unlisten(const std::string &path) {
+        call([&] { server_->rpc().unlisten(path); });
+    }
+    void add_network(uint64_t network, py::object stack) {
+        if (network == 0)
+            throw py::value_error("network 0 stands for every network; give the network's id");
+        std::shared_ptr<Stack> shared = stack_from_python(stack);
+        bool running = false;
+        call([&] {
+            if ((running = shared->running()))
+                server_->add_network(network, shared);
+        });
+        if (!running) {
+            PyErr_SetString(stack_error_type(), "this stack has failed or is closed: make a new one");
+            throw py::error_already_set();
+        }
+    }
+    void remove_network(uint64_t network) {
+        call([&] { server_->remove_network(network); });
+    }
+    py::dict stats() {
+        std::vector<std::pair<std::string, uint64_t>> counters;
+        call([&] { counters = server_->stats(); });
+        py::dict result;
+        for (auto &[name, value] : counters)
+            result[py::str(name)] = value;
+        return result;
+    }
+    void close() {
+        if (server_)
+            reactor_.call([&] { server_.reset(); });
+    }
+
+  private:
+    template <class Fn> void call(Fn &&fn) {
+        if (!server_) {
+            PyErr_SetString(stack_error_type(), "the socket server is closed");
+            throw py::error_already_set();
+        }
+        reactor_.call(std::forward<Fn>(fn));
+    }
+    ReactorRef reactor_;
+    std::unique_ptr<server::Server> server_;
+};
+
+} // namespace
+
+void bind_socket_server(py::module_ &module) {
+    py::class_<PySocketServer>(module, "SocketServer")
+        .def(py::init<py::object, uint64_t, uint64_t>(), py::arg("reactor"), py::kw_only(), py::arg("service"), py::arg("epoch"))
+        .def("listen", &PySocketServer::listen, py::arg("path"), py::kw_only(), py::arg("network") = 0, py::arg("mode") = 0600)
+        .def("unlisten", &PySocketServer::unlisten, py::arg("path"))
+        .def("add_network", &PySocketServer::add_network, py::arg("network"), py::arg("stack"))
+        .def("remove_network", &PySocketServer::remove_network, py::arg("network"))
+        .def("stats", &PySocketServer::stats)
+        .def("close", &PySocketServer::close);
+}
 
 } // namespace netcon

@@ -1,0 +1,103 @@
+/* ports.cpp: see ports.hpp. */
+#include "ports.hpp"
+
+#include <cerrno>
+
+namespace netcon::server {
+
+namespace {
+
+bool addresses_overlap(const Binding &a, const Binding &b) {
+    if (a.local.is_v4() == b.local.is_v4())
+        return a.local.is_any() || b.local.is_any() || a.local.same_ip(b.local);
+    const Binding &six = a.local.is_v4() ? b : a;
+    return six.local.is_any() && !six.v6_only; // a dual-stack wildcard meets every IPv4 address
+}
+
+/* May `wanted` not have what `holder` has? Linux's inet_bind_conflict. */
+bool conflict(const Binding &wanted, const Binding &holder) {
+    if (&wanted == &holder || (wanted.network != 0 && holder.network != 0 && wanted.network != holder.network) ||
+        !addresses_overlap(wanted, holder))
+        return false;
+    if (wanted.reuse_address && holder.reuse_address && !holder.listening)
+        return false;
+    return !(wanted.reuse_port && holder.reuse_port && wanted.uid == holder.uid);
+}
+
+} // namespace
+
+void Binding::release() {
+    if (table_ == nullptr)
+        return;
+    *link_ = next_;
+    if (next_ != nullptr)
+        next_->link_ = link_;
+    if (auto head = table_->ports_.find(local.port); head != table_->ports_.end() && head->second == nullptr)
+        table_->ports_.erase(head);
+    table_ = nullptr;
+    next_ = nullptr;
+    link_ = nullptr;
+}
+
+void PortTable::insert(Binding &binding) {
+    Binding *&head = ports_[binding.local.port]; // references into an unordered_map stay valid
+    binding.table_ = this;
+    binding.next_ = head;
+    binding.link_ = &head;
+    if (head != nullptr)
+        head->link_ = &binding.next_;
+    head = &binding;
+}
+
+int PortTable::check(const Binding &binding) const {
+    auto found = ports_.find(binding.local.port);
+    for (const Binding *holder = found == ports_.end() ? nullptr : found->second; holder != nullptr; holder = holder->next_)
+        if (conflict(binding, *holder))
+            return EADDRINUSE;
+    return 0;
+}
+
+int PortTable::claim(Binding &binding) {
+    if (binding.local.port != 0) {
+        if (int error = check(binding))
+            return error;
+        insert(binding);
+        return 0;
+    }
+    unsigned range = last - first + 1, start = random_() % range;
+    for (unsigned i = 0; i < range; i++) {
+        auto port = static_cast<uint16_t>(first + (start + i) % range);
+        if (ports_.contains(port))
+            continue;
+        binding.local.port = port;
+        insert(binding);
+        return 0;
+    }
+    return EADDRINUSE;
+}
+
+int PortTable::claim_for_connect(Binding &binding) {
+    unsigned range = last - first + 1, start = random_() % range;
+    for (bool share : {false, true})
+        for (unsigned i = 0; i < range; i++) {
+            auto port = static_cast<uint16_t>(first + (start + i) % range);
+            auto found = ports_.find(port);
+            bool fits = found == ports_.end();
+            if (!fits && share) {
+                fits = true;
+                for (const Binding *holder = found->second; holder != nullptr && fits; holder = holder->next_)
+                    fits = holder->automatic && !(holder->remote == binding.remote);
+            }
+            if (!fits)
+                continue;
+            binding.local.port = port;
+            binding.automatic = true;
+            insert(binding);
+            return 0;
+        }
+    return EADDRNOTAVAIL;
+}
+
+void PortTable::inherit(Binding &binding) { insert(binding); }
+
+} // namespace netcon::server

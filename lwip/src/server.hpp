@@ -1,0 +1,111 @@
+/* server.hpp: the POSIX socket server: which networks there are, which sockets, and what is to be done in this batch.
+ *
+ * Possession is the permission: each request carries the program's descriptor, and the socket is found by the SO_COOKIE of that
+ * very descriptor, which nobody can choose. Names and ids that a client sends are compared with it and never trusted.
+ *
+ * Networks come and go while sockets live. A socket joins a stack when it binds an address, listens or connects: the request's
+ * network (else the path's default) if there is one, else the stack that has the address or a route to the destination. A socket that
+ * listens on a wildcard address with no network named listens on every stack, later ones included.
+ */
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "descriptor.hpp"
+#include "listener.hpp"
+#include "ports.hpp"
+#include "rpc_server.hpp"
+#include "socket.hpp"
+#include "stack.hpp"
+#include "tcp_end.hpp"
+
+namespace netcon::server {
+
+struct Counters {
+    uint64_t bytes_in = 0;  // from the network to programs
+    uint64_t bytes_out = 0; // from programs to the network
+    uint64_t accepted = 0, connects = 0, connect_failures = 0, resets = 0, record_retries = 0, forged = 0, refused_sockets = 0;
+};
+
+class Server final : public RequestHandler {
+  public:
+    /* Reactor thread only, as everything here. */
+    Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epoch);
+    ~Server();
+    Server(const Server &) = delete;
+
+    RpcServer &rpc() { return rpc_; }
+    void add_network(uint64_t network, std::shared_ptr<Stack> stack);
+    void remove_network(uint64_t network);
+    std::vector<std::pair<std::string, uint64_t>> stats() const;
+
+    void handle(Request &request, Reply &reply) override;
+
+    /* -- for sockets -- */
+    void mark_dirty(Socket &socket);
+    void add(Socket &socket);
+    /* It will be freed at the end of the batch; nothing calls it any more. */
+    void retire(Socket &socket);
+    void identify(Socket &socket, uint64_t id);
+    void forget_id(Socket &socket);
+    void keep_failed(Socket &socket);
+    void retry_later(Socket &listener);
+    void expect_orphan();
+    uint64_t next_serial() { return ++serial_; }
+    uint64_t last_serial() const { return serial_; }
+    uint32_t tag() const { return static_cast<uint32_t>(epoch_); }
+    uint64_t service() const { return service_; }
+    std::shared_ptr<Stack> stack_of(uint64_t network) const;
+    uint64_t network_of(const Stack *stack) const;
+    /* The stack that has this local address; with `network` 0 any. */
+    std::shared_ptr<Stack> stack_with(uint64_t network, const Address &local) const;
+    /* The stack that can reach `remote`, and the address from which it would. */
+    std::shared_ptr<Stack> stack_towards(uint64_t network, const Address &remote, Address &source) const;
+    const std::map<uint64_t, std::shared_ptr<Stack>> &networks() const { return networks_; }
+
+    const netcon_reactor_api *reactor;
+    Closer closer;
+    ChunkPool chunks;
+    PortTable ports;
+    Counters count;
+    std::vector<std::unique_ptr<ListenPoint>> points;
+
+  private:
+    struct FlushTask {
+        Server *server;
+    };
+    static void on_flush(void *context);
+    static void on_retry(void *context);
+    static void on_sweep(void *context);
+    void flush();
+    void schedule_flush();
+    void free_retired();
+    void create_socket(Request &request, Reply &reply);
+    int answer(Socket &socket, Request &request, Descriptor &program, Reply &reply);
+    void stack_failed(Stack *stack);
+
+    uint64_t service_, epoch_, serial_;
+    RpcServer rpc_;
+    std::map<uint64_t, std::shared_ptr<Stack>> networks_;
+    std::map<uint64_t, uint64_t> failure_ids_; // of the stacks' on_failure
+    std::unordered_map<uint64_t, Socket *> by_id_;
+    std::unordered_map<uid_t, size_t> sockets_of_user_;
+    size_t sockets_max_;
+    Socket *sockets_ = nullptr;
+    size_t socket_count_ = 0;
+    Socket *dirty_first_ = nullptr, *dirty_last_ = nullptr;
+    Socket *retired_ = nullptr;
+    std::vector<uint64_t> failed_; // ids, a ring of the latest
+    size_t failed_at_ = 0;
+    std::vector<uint64_t> retrying_;
+    FlushTask *flush_task_ = nullptr;
+    netcon_timer *retry_timer_ = nullptr, *sweep_timer_ = nullptr;
+    bool retry_armed_ = false, sweep_armed_ = false;
+};
+
+} // namespace netcon::server

@@ -1,0 +1,532 @@
+/* socket.cpp: what programs ask of a socket, and the transitions of its state; see socket.hpp. */
+#include "socket.hpp"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "server.hpp"
+
+namespace netcon::server {
+
+namespace {
+
+constexpr int program_send_buffer = 212992; // so that the stale byte's buffer cannot make P unwritable for ever (intercept.md)
+constexpr int service_send_buffer = 524288;
+constexpr int record_send_buffer = 24576;
+constexpr int name_attempts = 4;
+constexpr unsigned filler_max = 4096; // sends, each of which takes room; a socket that never fills is not a pair's end
+
+void set_send_buffer(int fd, int bytes) { setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes); }
+
+/* Make the socket refuse more data: its writer sees what a TCP socket shows that is not connected yet. */
+bool fill_queue(int fd) {
+    set_send_buffer(fd, 1); // the kernel's minimum
+    for (unsigned i = 0; i < filler_max; i++)
+        if (send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+            return errno == EAGAIN;
+    return false;
+}
+
+} // namespace
+
+Socket::Socket(Server &server, uint16_t family, uint16_t type, uint16_t protocol, uid_t uid, State state)
+    : server(server), family(family), type(type), protocol(protocol), uid(uid), state(state), tcp(server.chunks, notify, this) {}
+
+Socket::~Socket() = default;
+
+void Socket::notify(void *context) {
+    auto *socket = static_cast<Socket *>(context);
+    socket->server.mark_dirty(*socket);
+}
+
+int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
+    int yes = 1, fd = service_end.get();
+    refuse_rights(fd);
+    // Otherwise a program's MSG_OOB byte is counted by FIONREAD, never returned, and the pump would spin.
+    if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes) != 0)
+        return errno;
+    set_send_buffer(fd, service_send_buffer);
+    if (int error = server.reactor->watch(server.reactor->reactor, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, on_pair, this); error < 0)
+        return -error;
+    pair = std::move(service_end);
+    wants_output_ = false;
+    server.identify(*this, cookie);
+    return 0;
+}
+
+void Socket::leave_pair() {
+    server.forget_id(*this);
+    if (!pair)
+        return;
+    server.reactor->unwatch(server.reactor->reactor, pair.get());
+    pair.reset();
+}
+
+void Socket::want_output(bool want) {
+    if (want == wants_output_ || !pair)
+        return;
+    wants_output_ = want;
+    uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET;
+    server.reactor->rewatch(server.reactor->reactor, pair.get(), want ? events | EPOLLOUT : events);
+}
+
+void Socket::on_pair(void *context, int, uint32_t events) {
+    auto *socket = static_cast<Socket *>(context);
+    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        socket->readable_ = true;
+    if (events & EPOLLRDHUP)
+        socket->end_of_stream_ = true;
+    if (events & EPOLLHUP)
+        socket->hung_up_ = socket->end_of_stream_ = true;
+    if (events & EPOLLERR) {
+        int error = 0;
+        socklen_t length = sizeof error;
+        getsockopt(socket->pair.get(), SOL_SOCKET, SO_ERROR, &error, &length);
+        socket->unread_by_program_ |= error == ECONNRESET;
+    }
+    if (events & EPOLLOUT) {
+        socket->output_blocked_ = false;
+        if (socket->listener)
+            socket->listener->blocked = false;
+    }
+    socket->server.mark_dirty(*socket);
+}
+
+void Socket::turn() {
+    switch (state) {
+    case State::fresh:
+    case State::bound:
+    case State::shut:
+        if (hung_up_)
+            server.retire(*this);
+        break;
+    case State::listening:
+        if (hung_up_)
+            server.retire(*this);
+        else
+            listener->top_up();
+        break;
+    case State::connecting:
+        if (tcp.connected)
+            complete_connect();
+        else if (tcp.gone)
+            fail_connect(tcp.error == ERR_RST ? ECONNREFUSED : ETIMEDOUT);
+        break;
+    case State::connected:
+        pump();
+        break;
+    case State::closing:
+        finish_closing();
+        break;
+    case State::pending: // what arrives waits in `tcp`
+    case State::failed:
+        break;
+    }
+}
+
+/* ---- bind ---- */
+
+int Socket::bind(const netcon_address &wanted, uint64_t on_network) {
+    if (state != State::fresh || explicitly_bound_)
+        return EINVAL;
+    if (wanted.family != family)
+        return family == AF_INET6 && wanted.family == AF_INET ? EINVAL : EAFNOSUPPORT;
+    Address asked = Address::from(wanted);
+    if (family == AF_INET6 && asked.is_v4() && options.v6_only)
+        return EINVAL;
+    uint64_t join_network = on_network;
+    if (!asked.is_any()) {
+        std::shared_ptr<Stack> stack = server.stack_with(on_network, asked);
+        if (!stack)
+            return EADDRNOTAVAIL;
+        join_network = server.network_of(stack.get());
+    }
+    binding.local = asked;
+    binding.network = join_network;
+    binding.uid = uid;
+    binding.v6_only = options.v6_only;
+    binding.reuse_address = options.reuse_address;
+    binding.reuse_port = options.reuse_port;
+    if (int error = server.ports.claim(binding))
+        return error;
+    network = join_network;
+    bound_to_ = binding.local;
+    explicitly_bound_ = true;
+    state = State::bound;
+    return 0;
+}
+
+/* ---- listen ---- */
+
+int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Reply &reply) {
+    if (state == State::listening) {
+        listener->set_backlog(backlog);
+        return 0;
+    }
+    if (state == State::failed && explicitly_bound_ == false)
+        binding.release();
+    if (state != State::fresh && state != State::bound && state != State::shut && state != State::failed)
+        return EINVAL;
+    if (!binding.held()) { // never bound, or given up after a failed connect
+        binding.local = explicitly_bound_ ? bound_to_ : Address::any(family);
+        binding.network = explicitly_bound_ ? network : on_network;
+        binding.uid = uid;
+        binding.v6_only = options.v6_only;
+        binding.reuse_address = options.reuse_address;
+        binding.reuse_port = options.reuse_port;
+        binding.automatic = false;
+        if (int error = server.ports.claim(binding))
+            return error;
+        network = binding.network;
+    }
+    if (int error = server.ports.check(binding))
+        return error;
+
+    Descriptor fresh_end;
+    if (state == State::shut || state == State::failed) {
+        if (int error = new_pair(reply, fresh_end))
+            return error;
+    }
+    Descriptor &p = fresh_end ? fresh_end : program_end;
+    listener = std::make_unique<Listener>(*this);
+    listener->set_backlog(backlog);
+    int error = 0;
+    for (auto &[id, stack] : server.networks())
+        if ((network == 0 || network == id) && error == 0)
+            error = listener->add(stack);
+    if (error == 0)
+        error = name_pair('L', binding.local, 0);
+    // Now P's peer must be the S that we know: otherwise somebody has registered a pair under the cookie of another one.
+    if (error == 0)
+        if (auto peer = peer_service_name(p.get()); !peer || peer->fields.serial != server.last_serial() || peer->fields.tag != server.tag())
+            error = EBADF;
+    if (error != 0) {
+        listener.reset();
+        return error;
+    }
+    fill_queue(p.get()); // a listener is never writable
+    set_send_buffer(pair.get(), record_send_buffer);
+    binding.listening = true;
+    state = State::listening;
+    want_output(true);
+    return 0;
+}
+
+void Socket::join(uint64_t joined, const std::shared_ptr<Stack> &stack) {
+    if (state == State::listening && (network == 0 || network == joined) && !listener->listens_on(stack.get()))
+        listener->add(stack);
+}
+
+void Socket::shut_listener() {
+    listener.reset(); // connections that wait are reset
+    binding.listening = false;
+    ::shutdown(pair.get(), SHUT_WR); // each accept() that waits reads the end of file, and says EINVAL
+    want_output(false);
+    state = State::shut;
+}
+
+int Socket::shutdown(int how) {
+    if (how < SHUT_RD || how > SHUT_RDWR)
+        return EINVAL;
+    switch (state) {
+    case State::listening:
+        if (how != SHUT_WR)
+            shut_listener();
+        return 0;
+    case State::connected: {
+        // The library does this itself; the program's direction is the other one seen from S.
+        constexpr int mirrored[] = {SHUT_WR, SHUT_RD, SHUT_RDWR};
+        ::shutdown(pair.get(), mirrored[how]);
+        return 0;
+    }
+    default:
+        return ENOTCONN;
+    }
+}
+
+/* ---- connect ---- */
+
+int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool waits, Descriptor &program_end, Reply &reply) {
+    if (wanted.family == AF_UNSPEC) {
+        // Disconnect. What was connected, or tried to, needs a new pair: the old one's names and bytes are spent.
+        if (state == State::fresh || state == State::bound || state == State::failed)
+            return 0;
+        if (state == State::listening || state == State::shut) {
+            if (state == State::listening)
+                shut_listener();
+            return 0;
+        }
+        tcp.abort();
+        if (!explicitly_bound_)
+            binding.release();
+        program.reset();
+        Descriptor fresh_end;
+        state = State::failed;
+        int error = new_pair(reply, fresh_end);
+        if (error == 0)
+            state = explicitly_bound_ ? State::bound : State::fresh;
+        return error;
+    }
+    switch (state) {
+    case State::connecting:
+        return EALREADY;
+    case State::connected:
+        if (std::exchange(connect_reported_, true))
+            return EISCONN;
+        return 0;
+    case State::listening:
+        return EISCONN;
+    case State::closing:
+    case State::pending:
+        return EINVAL;
+    default:
+        break;
+    }
+    if (wanted.family != family)
+        return EAFNOSUPPORT;
+    Address to = Address::from(wanted);
+    if (to.is_v4() && family == AF_INET6 && options.v6_only)
+        return ENETUNREACH;
+    if (to.is_multicast() || to.is_broadcast())
+        return ENETUNREACH;
+
+    // Whose is it? A bound address decides, then the request's network, then the route.
+    bool local_given = explicitly_bound_ && !bound_to_.is_any();
+    if (local_given && bound_to_.is_v4() != to.is_v4())
+        return to.is_v4() ? EINVAL : ENETUNREACH;
+    uint64_t on = network != 0 ? network : on_network;
+    Address from;
+    std::shared_ptr<Stack> stack = server.stack_towards(on, to, from);
+    if (!stack)
+        return ENETUNREACH;
+    if (to.is_any()) // this host, as Linux reads it
+        to.ip = from.ip;
+
+    bool claimed = false;
+    if (!binding.held()) {
+        binding.local = explicitly_bound_ ? bound_to_ : from;
+        binding.remote = to;
+        binding.network = server.network_of(stack.get());
+        binding.uid = uid;
+        binding.reuse_address = options.reuse_address;
+        binding.reuse_port = options.reuse_port;
+        binding.automatic = !explicitly_bound_;
+        if (int error = explicitly_bound_ ? server.ports.claim(binding) : server.ports.claim_for_connect(binding))
+            return error;
+        claimed = true;
+    }
+    local = local_given ? bound_to_ : from;
+    local.port = binding.local.port;
+    auto undo = [&](int error) {
+        tcp.abort();
+        tcp.gone = tcp.connected = false;
+        if (claimed)
+            binding.release();
+        return error;
+    };
+
+    Descriptor fresh_end;
+    if (state == State::failed || state == State::shut) {
+        if (int error = new_pair(reply, fresh_end))
+            return undo(error);
+    }
+    tcp.gone = tcp.connected = tcp.was_reset = tcp.rx_fin = false;
+    if (int error = tcp.connect(stack, local, to, options)) {
+        state = explicitly_bound_ ? State::bound : State::fresh;
+        return undo(error);
+    }
+    Descriptor &p = fresh_end ? fresh_end : program_end;
+    if (int error = fill_program(p)) {
+        state = explicitly_bound_ ? State::bound : State::fresh;
+        return undo(error);
+    }
+    program = std::move(p);
+    remote = to;
+    network = server.network_of(stack.get());
+    connect_reported_ = waits;
+    state = State::connecting;
+    server.count.connects++;
+    return EINPROGRESS;
+}
+
+/* Makes P unwritable. EBADF when P is not the other end of S. */
+int Socket::fill_program(Descriptor &p) {
+    drain_pair(0); // what the program wrote to a socket that was not connected
+    socklen_t length = sizeof program_send_buffer_;
+    if (getsockopt(p.get(), SOL_SOCKET, SO_SNDBUF, &program_send_buffer_, &length) != 0)
+        return EBADF;
+    program_send_buffer_ = std::max(program_send_buffer_ / 2, program_send_buffer); // the kernel shows twice what was set
+    if (!fill_queue(p.get()) || queued(pair.get()) == 0) {
+        set_send_buffer(p.get(), program_send_buffer_);
+        return EBADF;
+    }
+    return 0;
+}
+
+/* Read and discard all but the last `leave` bytes. A socket that lies about its queue is left after a few rounds. */
+void Socket::drain_pair(size_t leave) {
+    char discard[8192];
+    for (unsigned i = 0; i < 256; i++) {
+        size_t n = queued(pair.get());
+        if (n <= leave)
+            return;
+        iovec part{discard, std::min(sizeof discard, n - leave)};
+        if (receive(pair.get(), &part, 1, 0, server.closer) <= 0)
+            return;
+    }
+}
+
+int Socket::name_pair(char kind, const Address &own, int error) {
+    netcon_name_service name{};
+    name.tag = server.tag();
+    name.error = error;
+    name.family = family;
+    name.local_port = own.port;
+    name.remote_port = kind == 'L' ? 0 : remote.port;
+    name.scope = static_cast<uint16_t>(own.is_link_local() ? own.scope : 0);
+    netcon_address local_form = own.to(family), remote_form = remote.to(family);
+    std::memcpy(name.local_ip, local_form.ip, sizeof name.local_ip);
+    if (kind != 'L')
+        std::memcpy(name.remote_ip, remote_form.ip, sizeof name.remote_ip);
+    int result = EADDRINUSE; // squatted: another serial
+    for (int i = 0; i < name_attempts && result == EADDRINUSE; i++) {
+        name.serial = server.next_serial();
+        result = bind_name(pair.get(), kind, name);
+    }
+    return result;
+}
+
+void Socket::complete_connect() {
+    // In this order: a name that is bound after the drain is too late, for the drain wakes the program (intercept.md).
+    if (int error = name_pair('C', local, 0); error != 0) {
+        reset(error);
+        return;
+    }
+    drain_pair(1);
+    set_send_buffer(program.get(), program_send_buffer_);
+    program.reset();
+    start_pump();
+}
+
+void Socket::start_pump() {
+    state = State::connected;
+    stale_ = true;
+    readable_ = true;
+    pump();
+}
+
+void Socket::fail_connect(int error) {
+    server.count.connect_failures++;
+    program.reset();
+    tcp.abort();
+    name_pair('F', local, error);
+    server.reactor->unwatch(server.reactor->reactor, pair.get());
+    pair.reset(); // with the filler unread: the program sees an error, and finds which in the name
+    binding.release();
+    state = State::failed;
+    server.keep_failed(*this);
+}
+
+/* A socket whose pair is spent gets another; P goes out with the reply. */
+int Socket::new_pair(Reply &reply, Descriptor &program_end) {
+    leave_pair();
+    if (int error = make_program_end())
+        return error;
+    int copy = fcntl(program.get(), F_DUPFD_CLOEXEC, 0);
+    if (copy < 0)
+        return ENFILE;
+    reply.descriptor = std::move(program);
+    program_end = Descriptor(copy);
+    readable_ = end_of_stream_ = hung_up_ = unread_by_program_ = pair_drained_ = false;
+    output_blocked_ = fin_sent_ = end_delivered_ = stale_ = connect_reported_ = false;
+    return 0;
+}
+
+int Socket::make_program_end() {
+    for (int i = 0;; i++) {
+        Descriptor p, s;
+        if (make_pair(SOCK_STREAM, p, s) != 0)
+            return ENFILE;
+        netcon_name_program name{server.service(), cookie_of(p.get()), family, type, protocol, 0};
+        int error = bind_name(p.get(), name);
+        if (error == EADDRINUSE && i < name_attempts)
+            continue; // squatted: the next pair has another cookie
+        if (error == 0)
+            error = take_pair(std::move(s), name.socket);
+        if (error != 0)
+            return error;
+        set_send_buffer(p.get(), program_send_buffer);
+        program = std::move(p);
+        return 0;
+    }
+}
+
+int Socket::make_accepted_pair(const Socket &listening) {
+    if (int error = make_program_end())
+        return error;
+    binding.local = local;
+    binding.network = network = server.network_of(tcp.stack());
+    binding.uid = uid;
+    binding.reuse_address = listening.binding.reuse_address;
+    binding.reuse_port = listening.binding.reuse_port;
+    server.ports.inherit(binding);
+    tcp.apply(options);
+    connect_reported_ = true;
+    // The stale byte, then the name, before anybody can see the descriptor.
+    if (send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1)
+        return ECONNRESET;
+    return name_pair('C', local, 0) == 0 ? 0 : EINVAL;
+}
+
+/* ---- names ---- */
+
+int Socket::local_name(Reply &reply) const {
+    Address shown = Address::any(family);
+    if (state == State::connecting || state == State::connected)
+        shown = local;
+    else if (binding.held())
+        shown = binding.local;
+    netcon_address form = shown.to(family);
+    std::memcpy(reply.data, &form, sizeof form);
+    reply.length = sizeof form;
+    return 0;
+}
+
+int Socket::peer_name(Reply &reply) const {
+    if (state != State::connected)
+        return ENOTCONN;
+    netcon_address form = remote.to(family);
+    std::memcpy(reply.data, &form, sizeof form);
+    reply.length = sizeof form;
+    return 0;
+}
+
+/* ---- ends that nobody asked for ---- */
+
+void Socket::reset(int error) {
+    if (retired)
+        return;
+    if (state == State::connecting) {
+        fail_connect(error);
+        return;
+    }
+    if (state == State::connected)
+        server.count.resets++;
+    tcp.abort();
+    server.retire(*this); // closes S with the stale byte unread: ECONNRESET
+}
+
+void Socket::stack_failed(const Stack *stack, int error) {
+    if (listener)
+        listener->remove(stack);
+    if (tcp.stack() != stack)
+        return;
+    tcp.forget();
+    if (state == State::connecting || state == State::connected || state == State::closing || state == State::pending)
+        reset(error);
+}
+
+} // namespace netcon::server
