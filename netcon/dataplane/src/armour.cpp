@@ -31,9 +31,9 @@ template <std::size_t N> struct Secret {
 /* The Salsa20/12 key stream, block by block: libsodium has no initial block counter for twelve rounds. */
 class Salsa2012 {
   public:
-    Salsa2012(const std::uint8_t* key32, const std::uint8_t* nonce8) noexcept : key_(key32) { std::memcpy(input_, nonce8, 8); }
+    Salsa2012(const std::uint8_t *key32, const std::uint8_t *nonce8) noexcept : key_(key32) { std::memcpy(input_, nonce8, 8); }
 
-    const std::uint8_t* next() noexcept {
+    const std::uint8_t *next() noexcept {
         for (unsigned i = 0; i < 8; ++i) {
             input_[8 + i] = static_cast<std::uint8_t>(counter_ >> (8 * i));
         }
@@ -42,9 +42,9 @@ class Salsa2012 {
         return block_.bytes;
     }
 
-    void xor_into(std::uint8_t* data, std::size_t length) noexcept {
+    void xor_into(std::uint8_t *data, std::size_t length) noexcept {
         while (length > 0) {
-            const std::uint8_t* stream = next();
+            const std::uint8_t *stream = next();
             const std::size_t n = std::min(length, block_length);
             for (std::size_t i = 0; i < n; ++i) {
                 data[i] ^= stream[i];
@@ -55,7 +55,7 @@ class Salsa2012 {
     }
 
   private:
-    const std::uint8_t* key_;
+    const std::uint8_t *key_;
     std::uint64_t counter_ = 0;
     std::uint8_t input_[16];
     Secret<block_length> block_;
@@ -63,7 +63,7 @@ class Salsa2012 {
 
 } // namespace
 
-bool derive_aes_key(const std::uint8_t* key48, std::uint8_t label, std::uint8_t* key32) noexcept {
+bool derive_aes_key(const std::uint8_t *key48, std::uint8_t label, std::uint8_t *key32) noexcept {
     const std::uint8_t message[13] = {0, 0, 0, 0, 'Z', 'T', label, 0, 0, 0, 0, 0x01, 0x80};
     Secret<48> output;
     unsigned length = 0;
@@ -74,7 +74,7 @@ bool derive_aes_key(const std::uint8_t* key48, std::uint8_t label, std::uint8_t*
     return true;
 }
 
-std::unique_ptr<PeerKeys> PeerKeys::create(const std::uint8_t* key48) noexcept {
+std::unique_ptr<PeerKeys> PeerKeys::create(const std::uint8_t *key48) noexcept {
     std::unique_ptr<PeerKeys> keys(new (std::nothrow) PeerKeys());
     if (!keys) {
         return nullptr;
@@ -82,7 +82,7 @@ std::unique_ptr<PeerKeys> PeerKeys::create(const std::uint8_t* key48) noexcept {
     std::memcpy(keys->base_.data(), key48, keys->base_.size());
     Secret<32> key0;
     Secret<32> key1;
-    for (Context* context : {&keys->gmac_, &keys->ctr_, &keys->encrypt_block_, &keys->decrypt_block_}) {
+    for (Context *context : {&keys->gmac_, &keys->ctr_, &keys->encrypt_block_, &keys->decrypt_block_}) {
         context->reset(EVP_CIPHER_CTX_new());
         if (!*context) {
             return nullptr;
@@ -99,12 +99,10 @@ std::unique_ptr<PeerKeys> PeerKeys::create(const std::uint8_t* key48) noexcept {
     return ready ? std::move(keys) : nullptr;
 }
 
-PeerKeys::~PeerKeys() {
-    sodium_memzero(base_.data(), base_.size()); /* OpenSSL wipes its contexts itself. */
-}
+PeerKeys::~PeerKeys() { sodium_memzero(base_.data(), base_.size()); /* OpenSSL wipes its contexts itself. */ }
 
 /* The key of one packet under suites 0 and 1: the base key with the header's bound fields mixed in (vl1 §2.5.1). */
-void PeerKeys::packet_key(const std::uint8_t* packet, std::size_t length, std::uint8_t* key32) const noexcept {
+void PeerKeys::packet_key(const std::uint8_t *packet, std::size_t length, std::uint8_t *key32) const noexcept {
     std::memcpy(key32, base_.data(), 32);
     for (std::size_t i = 0; i < flags_offset; ++i) {
         key32[i] ^= packet[i];
@@ -114,8 +112,9 @@ void PeerKeys::packet_key(const std::uint8_t* packet, std::size_t length, std::u
     key32[20] ^= static_cast<std::uint8_t>(length >> 8);
 }
 
-/* GMAC over the bound header fields and the plain text, folded to 8 bytes (vl1 §2.5.2 steps 1 to 3). `id` is the random packet id. */
-bool PeerKeys::gmac_folded(const std::uint8_t* packet, std::size_t length, const std::uint8_t* id, std::uint8_t* folded) noexcept {
+/* GMAC over the bound header fields and the plain text, folded to 8 bytes (vl1 §2.5.2 steps 1 to 3). `id` is the random packet id.
+ */
+bool PeerKeys::gmac_folded(const std::uint8_t *packet, std::size_t length, const std::uint8_t *id, std::uint8_t *folded) noexcept {
     std::uint8_t nonce[12] = {};
     std::memcpy(nonce, id, 8);
     std::uint8_t bound[16] = {};
@@ -123,12 +122,13 @@ bool PeerKeys::gmac_folded(const std::uint8_t* packet, std::size_t length, const
     bound[10] &= static_cast<std::uint8_t>(~mask_hops);
     std::uint8_t tag[16];
     int written = 0;
-    EVP_CIPHER_CTX* context = gmac_.get();
+    EVP_CIPHER_CTX *context = gmac_.get();
     if (EVP_EncryptInit_ex(context, nullptr, nullptr, nullptr, nonce) != 1 ||
         EVP_EncryptUpdate(context, nullptr, &written, bound, sizeof bound) != 1 ||
         EVP_EncryptUpdate(context, nullptr, &written, packet + packet_protected_offset,
                           static_cast<int>(length - packet_protected_offset)) != 1 ||
-        EVP_EncryptFinal_ex(context, tag, &written) != 1 || EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_GET_TAG, sizeof tag, tag) != 1) {
+        EVP_EncryptFinal_ex(context, tag, &written) != 1 ||
+        EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_GET_TAG, sizeof tag, tag) != 1) {
         return false;
     }
     for (unsigned i = 0; i < 8; ++i) {
@@ -137,18 +137,19 @@ bool PeerKeys::gmac_folded(const std::uint8_t* packet, std::size_t length, const
     return true;
 }
 
-/* XOR the protected part with the counter-mode stream that starts at `tag` (step 5). Its cleared bit keeps the counter from carrying. */
-bool PeerKeys::ctr(std::uint8_t* packet, std::size_t length, const std::uint8_t* tag) noexcept {
+/* XOR the protected part with the counter-mode stream that starts at `tag` (step 5). Its cleared bit keeps the counter from
+ * carrying. */
+bool PeerKeys::ctr(std::uint8_t *packet, std::size_t length, const std::uint8_t *tag) noexcept {
     std::uint8_t counter[16];
     std::memcpy(counter, tag, sizeof counter);
     counter[12] &= 0x7f;
     int written = 0;
-    std::uint8_t* body = packet + packet_protected_offset;
+    std::uint8_t *body = packet + packet_protected_offset;
     return EVP_EncryptInit_ex(ctr_.get(), nullptr, nullptr, nullptr, counter) == 1 &&
            EVP_EncryptUpdate(ctr_.get(), body, &written, body, static_cast<int>(length - packet_protected_offset)) == 1;
 }
 
-ArmourStatus PeerKeys::seal_siv(std::uint8_t* packet, std::size_t length) noexcept {
+ArmourStatus PeerKeys::seal_siv(std::uint8_t *packet, std::size_t length) noexcept {
     std::uint8_t block[16];
     std::uint8_t tag[16];
     int written = 0;
@@ -162,7 +163,7 @@ ArmourStatus PeerKeys::seal_siv(std::uint8_t* packet, std::size_t length) noexce
     return ArmourStatus::ok;
 }
 
-ArmourStatus PeerKeys::open_siv(std::uint8_t* packet, std::size_t length) noexcept {
+ArmourStatus PeerKeys::open_siv(std::uint8_t *packet, std::size_t length) noexcept {
     std::uint8_t tag[16];
     std::uint8_t block[16];
     std::uint8_t folded[8];
@@ -180,7 +181,7 @@ ArmourStatus PeerKeys::open_siv(std::uint8_t* packet, std::size_t length) noexce
     return status;
 }
 
-ArmourStatus PeerKeys::seal(std::uint8_t* packet, std::size_t length, unsigned suite) noexcept {
+ArmourStatus PeerKeys::seal(std::uint8_t *packet, std::size_t length, unsigned suite) noexcept {
     if (length < packet_minimum_length) {
         return ArmourStatus::too_short;
     }
@@ -198,7 +199,7 @@ ArmourStatus PeerKeys::seal(std::uint8_t* packet, std::size_t length, unsigned s
     packet_key(packet, length, key.bytes);
     Salsa2012 stream(key.bytes, packet);
     std::memcpy(mac_key.bytes, stream.next(), 32);
-    std::uint8_t* body = packet + packet_protected_offset;
+    std::uint8_t *body = packet + packet_protected_offset;
     const std::size_t body_length = length - packet_protected_offset;
     if (suite == suite_salsa_poly) {
         stream.xor_into(body, body_length);
@@ -209,7 +210,7 @@ ArmourStatus PeerKeys::seal(std::uint8_t* packet, std::size_t length, unsigned s
     return ArmourStatus::ok;
 }
 
-ArmourStatus PeerKeys::open(std::uint8_t* packet, std::size_t length) noexcept {
+ArmourStatus PeerKeys::open(std::uint8_t *packet, std::size_t length) noexcept {
     if (length < packet_minimum_length) {
         return ArmourStatus::too_short;
     }
@@ -225,7 +226,7 @@ ArmourStatus PeerKeys::open(std::uint8_t* packet, std::size_t length) noexcept {
     packet_key(packet, length, key.bytes);
     Salsa2012 stream(key.bytes, packet);
     std::memcpy(mac_key.bytes, stream.next(), 32);
-    std::uint8_t* body = packet + packet_protected_offset;
+    std::uint8_t *body = packet + packet_protected_offset;
     const std::size_t body_length = length - packet_protected_offset;
     std::uint8_t mac[16];
     crypto_onetimeauth_poly1305(mac, body, body_length, mac_key.bytes);
@@ -239,7 +240,7 @@ ArmourStatus PeerKeys::open(std::uint8_t* packet, std::size_t length) noexcept {
     return ArmourStatus::ok;
 }
 
-ArmourStatus PeerKeys::crypt_field(std::uint8_t* packet, std::size_t length, std::size_t offset) const noexcept {
+ArmourStatus PeerKeys::crypt_field(std::uint8_t *packet, std::size_t length, std::size_t offset) const noexcept {
     if (length < packet_minimum_length) {
         return ArmourStatus::too_short;
     }
