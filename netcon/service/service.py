@@ -44,7 +44,7 @@ from netcon.dataplane.reactor import Reactor
 from netcon.service.api import serve_api
 from netcon.service.errors import ServiceError
 from netcon.service.home import Home
-from netcon.service.paths import rpc_socket
+from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
 from netcon.service.port import NetworkPort
 from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
@@ -173,6 +173,7 @@ class Service:
         self.reactor.stop()
         self.store.close()
         self.home.withdraw()
+        api_socket(self.home.path).unlink(missing_ok=True)
 
     def _left_to_store(self) -> Iterator[StoreState]:
         for action in self.node.take_actions():

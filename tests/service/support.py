@@ -1,4 +1,4 @@
-"""Home folders for tests: ready identities, a private planet whose root is on 127.0.0.1, and settings that keep everything there."""
+"""Home folders for tests: ready identities, a private planet with its root on 127.0.0.1, settings that keep everything there."""
 
 from __future__ import annotations
 
