@@ -95,11 +95,7 @@ class ControllerHost:
             self.take(now)
 
     def background(self, now: int) -> None:
-        controller = self.controller
-        if controller is None:
-            return
-        if self.next_deadline is None or now >= self.next_deadline:
-            self.next_deadline = controller.background(now)
+        if self.next_deadline is not None and now >= self.next_deadline:
             self.take(now)
 
     def housekeeping(self, now: int) -> None:
@@ -108,10 +104,11 @@ class ControllerHost:
     # -- out --
 
     def take(self, now: int) -> None:
-        """Carry out what the controller wants; it may have become due earlier than it said."""
+        """Carry out what the controller wants. Whatever made it want something may have brought its deadline nearer: ask again."""
         controller = self.controller
         if controller is None:
             return
+        self.next_deadline = controller.background(now)
         for action in controller.take_actions():
             match action:
                 case SendConfig():
