@@ -21,7 +21,6 @@ class Reactor:
 
     @property
     def manual(self) -> bool: ...
-
     def capsule(self) -> object:
         """PyCapsule of `struct netcon_reactor_api` (include/netcon/reactor.h)."""
 
@@ -29,8 +28,8 @@ class Reactor:
         """Start the thread. RuntimeError in manual mode or when it runs already."""
 
     def stop(self) -> None:
-        """Detach the ends that `connect` attached, close sockets, run what was posted, stop the thread, join it. Idempotent. Watches and
-        timers of others are not called again; they may be unwatched and freed later, from any thread."""
+        """Detach the ends that `connect` attached, close sockets, run what was posted, stop the thread, join it. Idempotent.
+        Watches and timers of others are not called again; they may be unwatched and freed later, from any thread."""
 
     def turn(self, now_us: int) -> int | None:
         """Manual mode: set the clock, run all that is ready and due, batch after batch; returns the next timer
@@ -49,20 +48,23 @@ class Reactor:
     def fileno(self) -> int:
         """A descriptor that is readable when `receive` has something, or a ring that refused has room again."""
 
-    def receive(self, limit: int = 256) -> tuple[list[tuple[int, tuple[bytes, int], bytes]], list[tuple[int, bytes, bytes, int, bytes]]]:
-        """Take up to `limit` entries: datagrams as (socket, (ip bytes, port), data), frames as (port number, destination MAC, source
-        MAC, EtherType, payload); each list oldest first. Clears the descriptor when the ring is empty: so offer again what a ring
-        refused after each `receive`, before waiting for the descriptor."""
+    def receive(
+        self, limit: int = 256
+    ) -> tuple[list[tuple[int, tuple[bytes, int], bytes]], list[tuple[int, bytes, bytes, int, bytes]]]:
+        """Take up to `limit` entries: datagrams as (socket, (ip bytes, port), data), frames as (port number, destination MAC,
+        source MAC, EtherType, payload); each list oldest first. Clears the descriptor when the ring is empty: so offer again
+        what a ring refused after each `receive`, before waiting for the descriptor."""
 
     def send_datagrams(self, batch: Sequence[tuple[int, tuple[bytes, int], bytes, int]]) -> int:
-        """Queue (socket or -1 for all, (ip bytes, port), data, ttl or 0); returns how many were taken. The rest: again after `fileno` fires.
-        -1, or a socket that is closed: a copy from every socket of the address's family. `ttl` is for IPv4 (vl1 §5.13). Data up to
-        10 100 bytes. TypeError, ValueError, OverflowError: an entry is wrong, and none of this batch was queued."""
+        """Queue (socket or -1 for all, (ip bytes, port), data, ttl or 0); returns how many were taken. The rest: again after
+        `fileno` fires. -1, or a socket that is closed: a copy from every socket of the address's family. `ttl` is for IPv4 (vl1
+        §5.13). Data up to 10 100 bytes. TypeError, ValueError, OverflowError: an entry is wrong, and none of this batch was
+        queued."""
 
     def send_frames(self, batch: Sequence[tuple[int, bytes, bytes, int, bytes]]) -> int:
         """Queue frames for engine ends: (port number, destination, source, EtherType, payload); returns how many were taken.
-        Each end has a ring of its own; the first frame whose ring is full ends the call. A frame for a number without an end is taken and
-        counted (`frames_without_port`). Errors as above, but the frames before the wrong one were queued."""
+        Each end has a ring of its own; the first frame whose ring is full ends the call. A frame for a number without an end is
+        taken and counted (`frames_without_port`). Errors as above, but the frames before the wrong one were queued."""
 
 class EngineEnd:
     """The Ethernet end whose other side is the rings to the engine. ValueError: the reactor has an end of that number."""
@@ -118,8 +120,9 @@ class MemoryEnd:
         """How often the peer has said that it has room again."""
 
 def connect(reactor: Reactor, a: object, b: object) -> None:
-    """Attach two Ethernet ends (capsules) to each other, on the reactor thread. The reactor keeps both until `disconnect` or `stop`: a
-    reactor that is not stopped while ends are connected is never freed. ImportError: of another ABI. ValueError: connected already."""
+    """Attach two Ethernet ends (capsules) to each other, on the reactor thread. The reactor keeps both until `disconnect` or
+    `stop`: a reactor that is not stopped while ends are connected is never freed. ImportError: of another ABI. ValueError:
+    connected already."""
 
 def disconnect(reactor: Reactor, a: object, b: object) -> None:
     """Undo `connect`. ValueError: not connected to each other."""

@@ -129,7 +129,7 @@ class Host:
         self._reactors.clear()
 
 
-@pytest.fixture()
+@pytest.fixture
 def host() -> Iterator[Host]:
     host = Host()
     yield host
