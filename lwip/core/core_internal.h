@@ -42,4 +42,11 @@ const ip4_addr_t *core_next_hop_ip4(const ip4_addr_t *destination);
 const ip6_addr_t *core_next_hop_ip6(const ip6_addr_t *destination);
 bool core_source_for(const ip_addr_t *destination, ip_addr_t *source);
 
+/* neighbour.c */
+/* Ask before a packet for `target` is handed to lwIP's neighbour cache: will it take a solicitation of ours? If so, `core_solicit` after. */
+bool core_must_solicit(const ip6_addr_t *target);
+void core_solicit(const ip6_addr_t *target);
+/* Once a second: those still sought. */
+void core_solicit_again(void);
+
 #endif

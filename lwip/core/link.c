@@ -58,7 +58,13 @@ static err_t output_ip6(struct netif *netif, struct pbuf *packet, const ip6_addr
     if (ip6_addr_ismulticast(destination) || ip6_addr_islinklocal(destination))
         return ethip6_output(netif, packet, destination);
     const ip6_addr_t *next_hop = core_next_hop_ip6(destination);
-    return next_hop == NULL ? ERR_RTE : ethip6_output(netif, packet, next_hop);
+    if (next_hop == NULL)
+        return ERR_RTE;
+    bool solicit = core_must_solicit(next_hop);
+    err_t result = ethip6_output(netif, packet, next_hop);
+    if (solicit)
+        core_solicit(next_hop);
+    return result;
 }
 
 void core_receive(const uint8_t *frame, uint32_t length)

@@ -208,6 +208,7 @@ static void run_seconds(void)
     for (; missed > 0; missed--) {
         etharp_tmr();
         nd6_tmr();
+        core_solicit_again();
         ip_reass_tmr();
         ip6_reass_tmr();
     }
