@@ -22,6 +22,7 @@ from tests.lwip.wire import (
     ethertype,
     ip4,
     ip6,
+    join,
     mac,
     neighbour_solicitation,
     solicited,
@@ -168,6 +169,17 @@ def test_two_stacks_ping_each_other(lab: Lab, ip: str, length: int) -> None:
     probe = lwip.Probe(a, seed=1)
     probe.ping(ip, length=length)  # 5000: in fragments
     assert lab.run(5, lambda: probe.state()["echo_replies"] == 1)
+
+
+def test_neighbours_on_a_prefix_shorter_than_64(lab: Lab) -> None:
+    # 6PLANE: /40 on the link, hosts differ within the first 64 bits.
+    a, b = lab.stack(1, "fc1c:9f08:7511:1111:1111::1/40"), lab.stack(2, "fc1c:9f08:7522:2222:2222::1/40")
+    join(a, b)
+    client, server = lwip.Probe(a, seed=9), lwip.Probe(b, seed=9)
+    server.listen(80)
+    client.connect("fc1c:9f08:7522:2222:2222::1", 80)
+    client.send(100_000)
+    assert lab.run(5, lambda: server.state()["received"] == 100_000)
 
 
 # ---- TCP ----
@@ -462,8 +474,6 @@ def test_random_frames_do_not_hurt(lab: Lab, seed: int) -> None:
 def test_an_assertion_ends_that_stack_alone(lab: Lab) -> None:
     a, b = lab.pair()
     other_a, other_b = lab.stack(3, "10.9.0.1/24"), lab.stack(4, "10.9.0.2/24")
-    from tests.lwip.wire import join
-
     join(other_a, other_b)
     client, server = lwip.Probe(a), lwip.Probe(b)
     server.listen(80)
