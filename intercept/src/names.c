@@ -1,9 +1,11 @@
 /* names.c: see names.h. */
 #include "names.h"
 
+#include <poll.h>
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "kernel.h"
 #include "memory.h"
@@ -82,6 +84,12 @@ bool names_program(int descriptor, struct netcon_name_program *name) {
 char names_service(int descriptor, struct netcon_name_service *name) {
     struct netcon_name_service unwanted;
     return read_name(SYS_getpeername, descriptor, (unsigned char *)(name ? name : &unwanted), "LCF", sizeof unwanted);
+}
+
+bool names_hung_up(int descriptor, short events) {
+    struct pollfd wanted = {.fd = descriptor, .events = events};
+    struct timespec now = {0};
+    return raw(SYS_ppoll, &wanted, 1, &now, NULL, 8) == 1 && (wanted.revents & (events | POLLHUP));
 }
 
 long names_bind(int descriptor, const struct netcon_name_program *name) {

@@ -28,6 +28,9 @@ bool names_program(int descriptor, struct netcon_name_program *name);
  */
 char names_service(int descriptor, struct netcon_name_service *name);
 
+/* Has the other end closed, or (POLLRDHUP) shut down its side? `events`: POLLHUP, POLLRDHUP. */
+bool names_hung_up(int descriptor, short events);
+
 /* Binds the name of a new program's end. Returns 0 or -errno; -EADDRINUSE if someone took the name first. */
 long names_bind(int descriptor, const struct netcon_name_program *name);
 

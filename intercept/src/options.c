@@ -6,6 +6,7 @@
  */
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 
 #include "environment.h"
 #include "kernel.h"
@@ -93,7 +94,7 @@ static long get_error(int descriptor, void *value, socklen_t *length) {
 static long get_by_names(int descriptor, const struct netcon_name_program *name, int option, void *value, socklen_t *length) {
     int answer = option == SO_DOMAIN ? name->family : name->protocol;
     if (option == SO_ACCEPTCONN)
-        answer = names_service(descriptor, NULL) == 'L';
+        answer = names_service(descriptor, NULL) == 'L' && !names_hung_up(descriptor, POLLRDHUP); /* shut down: no more */
     return give(value, length, &answer, sizeof answer);
 }
 

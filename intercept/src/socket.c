@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 
 #include "address.h"
 #include "environment.h"
@@ -164,7 +165,8 @@ long virtual_getpeername(int descriptor, struct sockaddr *address, socklen_t *le
     struct netcon_name_service service;
     if (!names_program(descriptor, &name))
         return raw(SYS_getpeername, descriptor, address, length);
-    if (names_service(descriptor, &service) != 'C')
+    /* A connection that was reset, or that both sides have ended, has no peer any more. */
+    if (names_service(descriptor, &service) != 'C' || names_hung_up(descriptor, POLLHUP))
         return -ENOTCONN;
     struct netcon_address remote = address_of_name(&service, true);
     return address_write(&remote, name.family, address, length);

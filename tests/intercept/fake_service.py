@@ -51,19 +51,28 @@ def name_of(kind: str, packed: bytes) -> bytes:
     return b"\0znc1" + kind.encode() + base64.urlsafe_b64encode(packed).rstrip(b"=")
 
 
-def fill(end: socket.socket) -> None:
-    """Makes a program's end not writable: the smallest buffer, full to the last byte."""
+def fill(end: socket.socket) -> int:
+    """Makes a program's end not writable: the smallest buffer, full to the last byte. Returns how many bytes that took."""
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    filled = 0
     for size in (256, 1):
         with contextlib.suppress(BlockingIOError):
             while True:
-                end.send(bytes(size), socket.MSG_DONTWAIT)
+                filled += end.send(bytes(size), socket.MSG_DONTWAIT)
+    return filled
 
 
-def drain(end: socket.socket) -> None:
+def drain(end: socket.socket, limit: int = 1 << 30) -> None:
+    """Discards what is queued, at most `limit`: behind the filler there may already be the program's first bytes."""
     with contextlib.suppress(BlockingIOError):
-        while end.recv(65536, socket.MSG_DONTWAIT):
-            pass
+        while limit > 0 and (data := end.recv(min(limit, 65536), socket.MSG_DONTWAIT)):
+            limit -= len(data)
+
+
+def has_ended(end: socket.socket | None) -> bool:
+    poll = select.poll()
+    poll.register(end or -1, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 @dataclass
@@ -101,7 +110,8 @@ class FakeService:
             for number, events in self.poll.poll():
                 with self.lock:
                     program = self.watched.get(number)
-                    if program is not None and events & (select.EPOLLHUP | select.EPOLLRDHUP):
+                    # The number may be another socket's by now.
+                    if program is not None and events and has_ended(program.end):
                         self.drop(program)
 
     def watch_end(self, program: Program) -> None:
@@ -166,9 +176,15 @@ class FakeService:
         self.bound[address, port] = program
         program.local = (family, address, port)
 
-    def listen(self, program: Program, subject: socket.socket) -> None:
+    def listen(self, program: Program, subject: socket.socket) -> socket.socket | None:
+        """Returns the new end for the program if the old one is spent."""
+        fresh = None
         if program.state == "listening":
-            return
+            return None
+        if program.state == "shut":
+            local = program.local
+            fresh, program = self.make_pair(program.family)
+            subject, program.local = fresh, local
         if program.state != "fresh":
             raise OSError(errno.EINVAL, "connected")
         if program.local[2] == 0:
@@ -177,6 +193,13 @@ class FakeService:
         self.give_name(program, "L", (program.family, bytes(16), 0))
         program.state = "listening"
         self.listeners[program.local[1], program.local[2]] = program
+        return fresh
+
+    def shut(self, program: Program) -> None:
+        assert program.end is not None
+        program.end.shutdown(socket.SHUT_WR)  # whoever waits in accept reads the end of file
+        self.listeners.pop((program.local[1], program.local[2]), None)
+        program.state = "shut"
 
     def connect(self, program: Program, subject: socket.socket, wanted: Endpoint) -> socket.socket | None:
         """Starts; returns the new end for the program if the old one is spent. Raises EINPROGRESS when it has started."""
@@ -192,14 +215,14 @@ class FakeService:
             subject = fresh
         assert program.end is not None
         drain(program.end)
-        kept = subject.dup()
-        fill(kept)
+        kept = socket.socket(fileno=os.dup(subject.fileno()))  # its own dup() would change the shared O_NONBLOCK
+        filled = fill(kept)
         program.state = "connecting"
         self.local_for(program)
-        threading.Thread(target=self.finish_connect, args=(program, kept, wanted), daemon=True).start()
+        threading.Thread(target=self.finish_connect, args=(program, kept, filled, wanted), daemon=True).start()
         return fresh
 
-    def finish_connect(self, program: Program, kept: socket.socket, wanted: Endpoint) -> None:
+    def finish_connect(self, program: Program, kept: socket.socket, filled: int, wanted: Endpoint) -> None:
         _family, address, port = wanted
         if address == BLACK_HOLE:
             kept.close()
@@ -222,13 +245,13 @@ class FakeService:
             self.give_name(accepted, "C", program.local)
             assert accepted.end is not None
             assert listener.end is not None
+            self.give_name(program, "C", wanted)
+            drain(program.end, filled)
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PROGRAM_SEND_BUFFER)
+            kept.close()
             record = struct.pack("=Q", ACCEPT_MAGIC) + ADDRESS.pack(program.local[0], program.local[2], 0, 0, program.local[1])
             socket.send_fds(listener.end, [record.ljust(64, b"\0")], [theirs.fileno()])
             theirs.close()
-            self.give_name(program, "C", wanted)
-            drain(program.end)
-            kept.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PROGRAM_SEND_BUFFER)
-            kept.close()
         done = threading.Barrier(2, action=lambda: self.finish(program, accepted))
         for one, other in ((program.end, accepted.end), (accepted.end, program.end)):
             threading.Thread(target=self.copy, args=(one, other, done), daemon=True).start()
@@ -247,11 +270,9 @@ class FakeService:
             other.shutdown(socket.SHUT_WR)
         done.wait()
 
-    def perform(self, operation: int, program: Program, subject: socket.socket, args: tuple[int, ...], data: bytes) -> bytes:
+    def perform(self, operation: int, program: Program, args: tuple[int, ...], data: bytes) -> bytes:
         """The operations that answer with data."""
         match operation:
-            case 4:
-                self.listen(program, subject)
             case 3:
                 family, port, _scope, _flow, address = ADDRESS.unpack(data)
                 self.bind(program, (family, address, port))
@@ -262,8 +283,7 @@ class FakeService:
             case 9:
                 return program.shadow.getsockopt(args[0], args[1], args[2])
             case 10:
-                assert program.end is not None
-                program.end.shutdown(socket.SHUT_WR)
+                self.shut(program)
             case 11:
                 if args[0] not in (0x5411, 0x8905):
                     raise OSError(errno.EOPNOTSUPP, "ioctl")
@@ -302,8 +322,10 @@ class FakeService:
                         wanted, port, _scope, _flow, address = ADDRESS.unpack(data)
                         descriptor = self.connect(program, subject, (wanted, address, port))
                         error = errno.EINPROGRESS
+                    elif operation == LISTEN:
+                        descriptor = self.listen(program, subject)
                     else:
-                        answer = self.perform(operation, program, subject, args, data)
+                        answer = self.perform(operation, program, args, data)
         except OSError as failure:
             error = failure.errno or errno.EIO
         if reply_end is not None:
