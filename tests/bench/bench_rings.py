@@ -1,6 +1,6 @@
 """Datagrams a second through UDP → ring → Python → ring → UDP, against a plain Python socket loop in the same run.
 
-Both echo what a native-speed peer (one more reactor) sends; the figure that holds between machines is the ratio.
+Both echo what a second process sends through a reactor of its own; the figures that hold between machines are the ratios.
 
     python -m tests.bench.bench_rings [datagrams]
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import select
 import socket
+import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -40,7 +42,15 @@ def drive(port: int, count: int) -> float:
     return count / seconds
 
 
-def rings(count: int) -> float:
+def measure(port: int, count: int) -> tuple[float, float]:
+    """Have another process drive the echo at `port`: (datagrams a second, CPU µs of this process for each)."""
+    cpu = time.process_time()
+    driver = [sys.executable, "-m", "tests.bench.bench_rings", "--drive", str(port), str(count)]
+    rate = float(subprocess.run(driver, check=True, capture_output=True, text=True).stdout)
+    return rate, (time.process_time() - cpu) / count * 1e6
+
+
+def rings(count: int) -> tuple[float, float]:
     echo = Reactor()
     echo.start()
     number, port = echo.bind_udp("127.0.0.1", 0)
@@ -58,13 +68,13 @@ def rings(count: int) -> float:
 
     thread = threading.Thread(target=run)
     thread.start()
-    rate = drive(port, count)
+    result = measure(port, count)
     thread.join()
     echo.stop()
-    return rate
+    return result
 
 
-def plain(count: int) -> float:
+def plain(count: int) -> tuple[float, float]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
         echo.bind(("127.0.0.1", 0))
         echo.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -76,19 +86,22 @@ def plain(count: int) -> float:
 
         thread = threading.Thread(target=run)
         thread.start()
-        rate = drive(echo.getsockname()[1], count)
+        result = measure(echo.getsockname()[1], count)
         thread.join()
-    return rate
+    return result
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--drive"]:
+        print(drive(int(sys.argv[2]), int(sys.argv[3])))
+        return
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     pairs = [(rings(count), plain(count)) for _ in range(ROUNDS)]
-    with_rings, with_socket = (sorted(column)[ROUNDS // 2] for column in zip(*pairs, strict=True))
-    ratio = sorted(a / b for a, b in pairs)[ROUNDS // 2]
-    print(f"UDP → ring → Python → ring → UDP: {with_rings:,.0f} datagrams/s of {SIZE} bytes")
-    print(f"recvfrom and sendto in Python:    {with_socket:,.0f} datagrams/s")
-    print(f"ratio: {ratio:.2f}")
+    for name, column in (("UDP → ring → Python → ring → UDP", 0), ("recvfrom and sendto in Python", 1)):
+        rate, cpu = (statistics.median(pair[column][figure] for pair in pairs) for figure in (0, 1))
+        print(f"{name}: {rate:,.0f} datagrams/s of {SIZE} bytes, {cpu:.1f} µs CPU each")
+    print(f"ratio of rates: {statistics.median(ring[0] / plain[0] for ring, plain in pairs):.2f}")
+    print(f"ratio of CPU:   {statistics.median(ring[1] / plain[1] for ring, plain in pairs):.2f}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -224,3 +226,68 @@ def test_sockets_clear_dont_fragment(host):
                 level, option = (socket.IPPROTO_IP, IP_MTU_DISCOVER) if v4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
                 found.append(copy.getsockopt(level, option))
     assert found == [IP_PMTUDISC_DONT, IP_PMTUDISC_DONT]
+
+
+def test_datagrams_queued_before_stop_leave(host):
+    reactor = host.reactor(manual=False)
+    a, _ = reactor.bind_udp("127.0.0.1", 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernel:
+        kernel.bind(("127.0.0.1", 0))
+        kernel.settimeout(30)
+        reactor.send_datagrams([(a, (V4, kernel.getsockname()[1]), bytes([i]), 0) for i in range(50)])
+        reactor.stop()
+        assert [kernel.recv(10)[0] for _ in range(50)] == list(range(50))
+
+
+def test_a_datagram_without_any_socket_of_its_family_is_counted(host):
+    reactor = host.reactor()
+    reactor.bind_udp("127.0.0.1", 0)
+    reactor.send_datagrams([(-1, (V6, 9), b"", 0)])
+    reactor.turn(0)
+    assert reactor.stats()["send_errors"] == 1
+
+
+#: In a network namespace of its own: the neighbour is unknown, so the kernel holds what is sent to it, until its send buffer is full.
+BLOCKED_SENDER = """
+import os, socket, subprocess, time
+from netcon.dataplane.reactor import Reactor
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True)
+
+ip("link", "add", "near", "type", "veth", "peer", "name", "far")
+for link in ("lo", "near", "far"):
+    ip("link", "set", link, "up")
+ip("address", "add", "10.9.8.1/24", "dev", "near")
+
+before = set(os.listdir("/proc/self/fd"))
+reactor = Reactor(manual=True)
+number, _ = reactor.bind_udp("10.9.8.1", 0)
+for fd in set(os.listdir("/proc/self/fd")) - before:
+    if os.path.exists(f"/proc/self/fd/{fd}") and os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+        with socket.socket(fileno=os.dup(int(fd))) as copy:
+            copy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
+
+to = (socket.inet_aton("10.9.8.2"), 9)
+assert reactor.send_datagrams([(number, to, bytes(1000), 0)] * 100) == 100
+reactor.turn(0)
+held = reactor.stats()["datagrams_out"]
+assert 0 < held < 100, held
+batches = reactor.stats()["batches"]
+assert reactor.turn(0) is None
+assert reactor.stats()["batches"] == batches + 1, "a blocked socket must not be polled"
+ip("neighbour", "replace", "10.9.8.2", "lladdr", "02:00:00:00:00:02", "dev", "near", "nud", "permanent")
+deadline = time.monotonic() + 30
+while reactor.stats()["datagrams_out"] < 100:
+    reactor.turn(0)
+    assert time.monotonic() < deadline
+assert reactor.stats()["send_errors"] == 0
+reactor.stop()
+"""
+
+
+def test_a_kernel_that_takes_no_more_blocks_the_ring_until_it_does(host):
+    namespace = ["unshare", "--user", "--map-root-user", "--net"]
+    if subprocess.run([*namespace, "true"], capture_output=True).returncode:
+        pytest.skip("needs a network namespace of its own: unshare --user --net is refused here")
+    subprocess.run([*namespace, sys.executable, "-c", BLOCKED_SENDER], check=True, timeout=60)

@@ -80,6 +80,7 @@ void UdpSockets::close(int number) {
 }
 
 void UdpSockets::close_all() {
+    drain(); /* what was sent before leaves, as far as the kernel takes it at once */
     for (auto &[number, socket] : sockets_) rings_.reactor.unwatch(socket->fd.get());
     sockets_.clear();
     blocked_ = false;
@@ -240,6 +241,7 @@ bool UdpSockets::send_run(Socket &socket, Record *first) {
 /* send_from_all: a copy of the oldest record from every socket of its family. Returns whether to go on. */
 bool UdpSockets::send_from_all(Record *record) {
     int family = record->ip_length == 4 ? AF_INET : AF_INET6;
+    bool any = sent_from_ != 0;
     for (auto entry = sockets_.upper_bound(sent_from_); entry != sockets_.end(); ++entry) {
         Socket &socket = *entry->second;
         if (socket.family != family) continue;
@@ -254,7 +256,9 @@ bool UdpSockets::send_from_all(Record *record) {
         }
         ++(sent < 0 ? rings_.counters.send_errors : rings_.counters.datagrams_out);
         sent_from_ = entry->first;
+        any = true;
     }
+    if (!any) ++rings_.counters.send_errors;
     sent_from_ = 0;
     down.release(1);
     return true;

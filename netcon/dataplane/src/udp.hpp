@@ -31,6 +31,7 @@ class UdpSockets final : public RingPort {
      * -errno. Reactor thread, like all here. */
     int open(const uint8_t *ip, size_t ip_length, uint32_t scope, uint16_t *port);
     void close(int number);
+    /* Send what still can be sent, and close all. */
     void close_all();
 
     void drain() override;
