@@ -220,7 +220,7 @@ class Controller:
         for address in evicted:
             self._revoke(network, address, recipients, now)
         for address in members:
-            self._gate.discard((network, address))
+            self._gate.discard(network, address)
         del self._networks[network], self._members[network], self._index[network]
         return copy.deepcopy(record)
 
@@ -330,11 +330,10 @@ class Controller:
 
     def _send(self, reply: SendConfig | SendError) -> None:
         """Let a reply leave once the network's records are durable. A newer one takes the place of one that still waits."""
-        key = (reply.network, reply.member)
-        waiting = self._gate.held(key)
+        waiting = self._gate.held(reply.network, reply.member)
         if isinstance(reply, SendConfig) and reply.packet_id is None and isinstance(waiting, SendConfig | SendError):
             reply = SendConfig(reply.network, reply.member, reply.dictionary, waiting.packet_id)
-        if not self._gate.hold(reply.network, key, reply):
+        if not self._gate.hold(reply.network, reply.member, reply):
             self._actions.append(reply)
 
     def _configure(
@@ -384,7 +383,7 @@ class Controller:
 
     def _evict(self, network: int, member: int, recipients: Iterable[int], now: int) -> None:
         """A member lost its authorisation: nothing that waits for it may leave, and the others are told."""
-        self._gate.discard((network, member))
+        self._gate.discard(network, member)
         self._revoke(network, member, recipients, now)
 
     def _revoke(self, network: int, member: int, recipients: Iterable[int], now: int) -> None:
@@ -400,7 +399,7 @@ class Controller:
         revocation = self._issuer.revoke_membership(network, member, number, threshold)
         for recipient in others:
             item = _Revocation(recipient, revocation)
-            if not self._gate.hold(network, (network, member, recipient, number), item):
+            if not self._gate.hold(network, (member, recipient, number), item):
                 self._revocations.add(recipient, revocation, now)
         self._actions.extend(self._revocations.due(now))
 

@@ -56,9 +56,9 @@ def test_a_newer_item_of_the_same_key_replaces_the_older_and_may_be_discarded() 
     ticket = gate.persist(1, []).ticket
     for key, item in (("a", "old"), ("b", "other"), ("c", "unwanted"), ("a", "new")):
         assert gate.hold(1, key, item)
-    assert gate.held("a") == "new"
-    gate.discard("c")
-    gate.discard("never held")
+    assert gate.held(1, "a") == "new"
+    gate.discard(1, "c")
+    gate.discard(1, "never held")
     assert gate.persisted(ticket) == ["other", "new"]
 
 
