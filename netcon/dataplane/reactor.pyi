@@ -28,8 +28,9 @@ class Reactor:
         """Start the thread. RuntimeError in manual mode or when it runs already."""
 
     def stop(self) -> None:
-        """Detach the ends that `connect` attached, send queued datagrams, close sockets, run what was posted, stop the thread, join it. Idempotent.
-        Watches and timers of others are not called again; they may be unwatched and freed later, from any thread."""
+        """Detach the ends that `connect` attached, send queued datagrams, close sockets, run what was posted, stop the thread,
+        join it. Idempotent. Watches and timers of others are not called again; they may be unwatched and freed later, from any
+        thread."""
 
     def turn(self, now_us: int) -> int | None:
         """Manual mode: set the clock, run all that is ready and due, batch after batch; returns the next timer

@@ -247,7 +247,7 @@ def test_a_datagram_without_any_socket_of_its_family_is_counted(host):
     assert reactor.stats()["send_errors"] == 1
 
 
-#: In a network namespace of its own: the neighbour is unknown, so the kernel holds what is sent to it, until its send buffer is full.
+#: In a network namespace of its own: the neighbour is unknown, so what is sent to it fills the kernel's send buffer.
 BLOCKED_SENDER = """
 import os, socket, subprocess, time
 from netcon.dataplane.reactor import Reactor
