@@ -389,11 +389,11 @@ def load_records(rows: Iterable[tuple[str, str, str]]) -> tuple[dict[int, Record
                 raise ValueError("no such table")
         except (ValueError, RecursionError) as problem:
             raise CorruptStore(
-                f"controller record {table} {key} is corrupt ({problem}); restore it from a backup or delete it"
+                f"record {table} {key} in controller.d is corrupt ({problem}); restore the folder from a backup or delete the record"
             ) from problem
     orphans = members.keys() - networks.keys()
     if orphans:
         raise CorruptStore(
-            f"the controller's store has members of network {min(orphans):016x}, but not the network; restore it from a backup"
+            f"controller.d has members of network {min(orphans):016x}, but not the network; restore the folder from a backup"
         )
     return networks, members

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include <openssl/hmac.h>
 #include <sodium.h>
