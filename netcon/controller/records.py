@@ -389,7 +389,7 @@ def load_records(rows: Iterable[tuple[str, str, str]]) -> tuple[dict[int, Record
                 raise ValueError("no such table")
         except (ValueError, RecursionError) as problem:
             raise CorruptStore(
-                f"record {table} {key} in controller.d is corrupt ({problem}); restore the folder from a backup or delete the record"
+                f"record {table} {key} in controller.d is corrupt ({problem}); restore the folder from a backup or delete it"
             ) from problem
     orphans = members.keys() - networks.keys()
     if orphans:
