@@ -41,13 +41,18 @@ class Client:
 
     def raw(self, method: str, path: str, body: object = None) -> httpx.Response:
         """ServiceNotRunning."""
+        if not api_socket(self._home).exists():
+            raise self._not_running("none runs")
         try:
             return self._http.request(method, path, json=body) if body is not None else self._http.request(method, path)
         except httpx.TransportError as error:
-            raise ServiceNotRunning(
-                f"no service answers in {self._home} ({error}); start one with `netcon -D {self._home} service -d`, "
-                "or name its home folder with -D"
-            ) from None
+            raise self._not_running(str(error)) from None
+
+    def _not_running(self, reason: str) -> ServiceNotRunning:
+        return ServiceNotRunning(
+            f"no service answers in {self._home} ({reason}); start one with `netcon -D {self._home} service -d`, "
+            "or name its home folder with -D"
+        )
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """The parsed answer; RequestFailed for an HTTP error."""

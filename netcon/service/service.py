@@ -469,4 +469,16 @@ def main(home: Path, *, port: int | None = None, ready: Callable[[], None] = lam
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("hypercorn").setLevel(logging.WARNING)
     os.umask(0o022)
-    trio.run(Service(Home(home), port=port).run, ready, strict_exception_groups=True)
+    try:
+        trio.run(Service(Home(home), port=port).run, ready)
+    except BaseExceptionGroup as group:
+        ours, others = group.split(NetconError)
+        if ours is None or others is not None:
+            raise
+        raise _first(ours) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
