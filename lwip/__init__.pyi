@@ -3,14 +3,17 @@
 Everything runs on the reactor's thread; calls from Python post there and wait, with the GIL released.
 """
 
+from typing import Any
+
 class StackError(Exception):
     """A call that the stack refused, or a stack that has failed (an lwIP assertion ended it)."""
 
 class Stack:
     """One TCP/IP stack: a private copy of lwIP with one Ethernet interface."""
 
-    def __init__(self, reactor: object, *, mac: bytes, mtu: int = 2800, name: str = "") -> None:
-        """`reactor`: a capsule (reactor.h)."""
+    def __init__(self, reactor: object, *, mac: bytes, mtu: int = 2800, name: str = "", seed: int | None = None) -> None:
+        """`reactor`: a capsule (reactor.h). `seed`: all randomness of the stack comes from it (simulations), else from the kernel.
+        MTU: 1280 to 61500. ValueError; StackError when the core cannot be loaded."""
 
     def ethernet_end(self) -> object:
         """PyCapsule of `struct netcon_ethernet_end`."""
@@ -25,14 +28,48 @@ class Stack:
 
     def set_mtu(self, mtu: int) -> None: ...
     @property
+    def mtu(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
     def failed(self) -> str | None:
         """The text of the assertion that ended this stack, or None."""
 
     def inject_failure(self, text: str) -> None:
         """Fail as an lwIP assertion would (for tests)."""
 
-    def stats(self) -> dict[str, int]: ...
+    def stats(self) -> dict[str, int]:
+        """frames_in, frames_out, bytes_in, bytes_out, bad_frames, frames_dropped (no peer, not running), deliveries_refused
+        (the peer took fewer), transmit_refused (lwIP was told to wait), checksum_errors, tcp_drops, tcp_active, tcp_listening,
+        tcp_time_wait, memory, memory_peak, timer_runs."""
+
+    def close(self) -> None:
+        """End it: its sockets are told, its memory goes. Idempotent; also when the object goes."""
+
+class Probe:
+    """The stack's self-test: one TCP connection that sends a known pattern and verifies the one it receives, and ICMP echo."""
+
+    def __init__(self, stack: Stack, *, seed: int = 0) -> None:
+        """`seed`: of the pattern, the same at both ends."""
+
+    def listen(self, port: int, ip: str = "") -> None: ...
+    def connect(self, ip: str, port: int) -> None: ...
+    def send(self, count: int) -> None:
+        """Send `count` more bytes of the pattern."""
+
+    def finish(self) -> None:
+        """Close the sending direction after what is queued."""
+
+    def pause(self, paused: bool) -> None:
+        """Stop reading, or go on: the window closes."""
+
+    def keepalive(self, idle_ms: int, interval_ms: int, count: int) -> None: ...
+    def ping(self, ip: str, sequence: int = 1, length: int = 32) -> None: ...
+    def abort(self) -> None: ...
     def close(self) -> None: ...
+    def state(self) -> dict[str, Any]:
+        """connected, open, eof (bool); sent, acknowledged, received, echo_replies, mss (int); bad_at (position of the
+        first wrong byte, or None); error (lwIP's err_t, 0 for none)."""
 
 class SocketServer:
     """The POSIX socket server: one per service; serves socket RPC (include/netcon/socket_rpc.h) on AF_UNIX paths."""

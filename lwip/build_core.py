@@ -1,5 +1,5 @@
-"""Builds liblwip-core.so: lwIP (core/, core/ipv4, core/ipv6, netif/ethernet.c) and our C beside it, one shared object without a dependency on
-ours, which exports one symbol. `python lwip/build_core.py TARGET`; setup.py calls it.
+"""Builds liblwip-core.so: lwIP (core/, core/ipv4, core/ipv6, netif/ethernet.c) and our C beside it, one shared object without a
+dependency on ours, which exports one symbol. `python lwip/build_core.py TARGET`; setup.py calls it.
 
 Builds only what changed: each object has a stamp of its command and the contents of what it includes.
 """
@@ -21,7 +21,15 @@ CORE = HERE / "core"
 OPTIMISE = ["-O2", "-g", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffunction-sections", "-fdata-sections"]
 OURS = ["-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror"]
 THEIRS = ["-std=gnu11", "-Werror=implicit-function-declaration", "-Werror=int-conversion", "-Werror=incompatible-pointer-types"]
-LINK = ["-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--gc-sections", "-Wl,-soname,liblwip-core.so"]
+LINK = [
+    "-shared",
+    "-Wl,-Bsymbolic",
+    "-Wl,-z,defs",
+    "-Wl,-z,now",
+    "-Wl,-z,noexecstack",
+    "-Wl,--gc-sections",
+    "-Wl,-soname,liblwip-core.so",
+]
 
 
 def lwip_files(tree: Path) -> list[Path]:
@@ -54,7 +62,9 @@ def build(target: Path) -> None:
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         built = list(pool.map(lambda job: compile_one(compiler, job[1], job[0], objects / job[2], headers), jobs))
     command = [*compiler, *LINK, *map(str, built)]
-    stamp = hashlib.sha256((shlex.join(command) + "".join(path.with_suffix(".stamp").read_text() for path in built)).encode()).hexdigest()
+    stamp = hashlib.sha256(
+        (shlex.join(command) + "".join(path.with_suffix(".stamp").read_text() for path in built)).encode()
+    ).hexdigest()
     stamp_file = objects / f"link-{hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:16]}.stamp"
     if target.is_file() and stamp_file.is_file() and stamp_file.read_text() == stamp:
         return

@@ -4,9 +4,9 @@ In this order, and saying which it took:
 
 1. `LWIP_SOURCE`: a directory or tarball named by the builder, who vouches for it;
 2. a cached tarball (`$XDG_CACHE_HOME/netcon`, or `build/`) whose SHA-256 is pinned below;
-3. the distribution's source package, through a *private* apt state: the machine's own package archives, its own trusted keys, but our lists,
-   cache and configuration, so that neither root nor a change of the system is needed. Apt's signature check makes the index trustworthy, the
-   index's hash the tarball; that the tarball is *the* one we know is then our own pin;
+3. the distribution's source package, through a *private* apt state: the machine's own package archives, its own trusted keys,
+   but our lists, cache and configuration, so that neither root nor a change of the system is needed. Apt's signature check makes the
+   index trustworthy, the index's hash the tarball; that the tarball is *the* one we know is then our own pin;
 4. an error that names `LWIP_SOURCE`.
 
 Standard library only: it runs before anything of ours is built. `python lwip/source.py` prints the source tree's path.
@@ -30,9 +30,10 @@ HERE = Path(__file__).resolve().parent
 PINNED = {
     "83729c274c499d3348e9fbbe043a3113f3fa8953e7efddc7c21c7fcbb1f2b7b1": "2.2.1",
 }
+DEBIAN_ALIASES = ("stable", "oldstable", "testing", "unstable", "sid")
 # What `apt-get source` may take at most, update included.
 APT_SECONDS = 300
-# Suites of a Debian older than 13 have lwIP 2.1.3, which sends resets out of the wrong interface: ask the same archive for this one too.
+# A Debian older than 13 has lwIP 2.1.3, which sends resets out of the wrong interface: ask the same archive for this suite too.
 DEBIAN_SUITE_WITH_LWIP = ("trixie", 13)
 
 APT_CONFIGURATION = """\
@@ -123,7 +124,9 @@ def from_environment(environment: Mapping[str, str], build: Path) -> Path | None
     if not path.is_file():
         raise SourceError(f"LWIP_SOURCE={given}: no such directory or tarball")
     known = PINNED.get(sha256(path))
-    say(f"LWIP_SOURCE, the tarball {path} ({f'lwIP {known}' if known else 'not one of the pinned ones: trusted because you named it'})")
+    say(
+        f"LWIP_SOURCE, the tarball {path} ({f'lwIP {known}' if known else 'not one of the pinned ones: trusted because you named it'})"
+    )
     return unpack(path, build)
 
 
@@ -160,7 +163,7 @@ def one_line_entries(text: str) -> Iterator[tuple[str, str, list[str], list[str]
 
 
 def deb822_entries(text: str) -> Iterator[tuple[str, str, list[str], list[str]]]:
-    """The same for deb822 stanzas (sources.list(5)). An embedded key in Signed-By is left out: apt then uses the machine's keyrings."""
+    """The same for deb822 stanzas. An embedded key in Signed-By is left out: apt then uses the machine's keyrings."""
     stanza: dict[str, str] = {}
     name = ""
     for line in [*text.splitlines(), ""]:
@@ -195,7 +198,11 @@ def source_list(etc: Path, release: Mapping[str, str]) -> str:
     lines: dict[str, None] = {}
     for options, uri, suites, components in entries:
         for suite in suites:
-            if suite != codename and not suite.startswith(f"{codename}-") and suite not in ("stable", "oldstable", "testing", "unstable", "sid"):
+            if (
+                suite != codename
+                and not suite.startswith(f"{codename}-")
+                and suite not in ("stable", "oldstable", "testing", "unstable", "sid")
+            ):
                 continue
             words = " ".join(components)
             prefix = f"deb-src [{options}] {uri}" if options else f"deb-src {uri}"
@@ -237,7 +244,13 @@ def from_apt(environment: Mapping[str, str], build: Path, etc: Path = Path("/etc
         for arguments in (["update"], ["source", "--download-only", "--tar-only", "lwip"]):
             try:
                 done = subprocess.run(
-                    [*command, *arguments], cwd=scratch, env=apt_environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=APT_SECONDS
+                    [*command, *arguments],
+                    cwd=scratch,
+                    env=apt_environment,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    timeout=APT_SECONDS,
                 )
             except (OSError, subprocess.TimeoutExpired) as error:
                 say(f"apt-get {arguments[0]}: {error}")
@@ -279,7 +292,8 @@ def obtain(build: Path = HERE.parent / "build", environment: Mapping[str, str] =
             return tree
     raise SourceError(
         "lwIP's source was not found: no cached tarball, and apt could not bring the distribution's source package.\n"
-        "Set LWIP_SOURCE to a directory or tarball of lwIP 2.2.1 (for instance lwip_2.2.1+dfsg1.orig.tar.xz of Debian 13) and build again."
+        "Set LWIP_SOURCE to a directory or tarball of lwIP 2.2.1 (for instance lwip_2.2.1+dfsg1.orig.tar.xz of Debian 13) and "
+        "build again."
     )
 
 

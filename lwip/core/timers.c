@@ -46,11 +46,14 @@ static uint64_t linger_until_us;
 static uint64_t next_group_us = LWIP_CORE_NEVER;
 bool core_entry_was_quiet;
 
-/* A PCB's silence, in its ext arg: when it began (ms, +1 so that 0 is "none"), how often the RTO has doubled, whether the coming tick retransmits. */
-#define SILENCE(since, doublings, firing) ((void *)(((uintptr_t)(since) << 32) | ((uintptr_t)(doublings) << 8) | (firing)))
+/* A PCB's silence, in its ext arg: when it began (ms, never 0), how often the RTO has doubled, whether the coming tick is to retransmit, `nrtx`
+ * before it (a segment that still waits for its neighbour's address is not retransmitted). */
+#define SILENCE(since, doublings, fires, nrtx) ((void *)((uintptr_t)(since) << 32 | (uintptr_t)(doublings) << 16 | (uintptr_t)(fires) << 8 | (nrtx)))
 #define SILENCE_SINCE(data) ((uint32_t)((uintptr_t)(data) >> 32))
-#define SILENCE_DOUBLINGS(data) (((uintptr_t)(data) >> 8) & 0xff)
-#define SILENCE_FIRING(data) ((uintptr_t)(data) & 1)
+#define SILENCE_DOUBLINGS(data) (((uintptr_t)(data) >> 16) & 0xff)
+#define SILENCE_FIRES(data) (((uintptr_t)(data) >> 8) & 1)
+#define SILENCE_NRTX(data) ((uintptr_t)(data) & 0xff)
+_Static_assert(sizeof(uintptr_t) == 8, "the ext arg holds all of it");
 
 void core_timers_start(void)
 {
@@ -78,6 +81,8 @@ static uint32_t ticks_until(const struct tcp_pcb *pcb)
 {
     static const uint8_t persist_backoff[7] = {3, 6, 12, 24, 48, 96, 120}; /* tcp.c's */
     uint32_t ticks = NEVER_TICKS, idle = tcp_ticks - pcb->tmr;
+    if (pcb->nrtx >= (pcb->state == SYN_SENT ? TCP_SYNMAXRTX : TCP_MAXRTX) || pcb->persist_probe >= TCP_MAXRTX)
+        return 1; /* given up */
     if (pcb->persist_backoff > 0) {
         uint8_t limit = persist_backoff[pcb->persist_backoff - 1];
         ticks = pcb->persist_cnt < limit ? limit - pcb->persist_cnt : 1;
@@ -137,7 +142,7 @@ static void before_tick(struct tcp_pcb *pcb)
     if (pcb->nrtx == 0 && pcb->persist_probe == 0)
         *silence = NULL;
     bool fires = pcb->persist_backoff == 0 && pcb->rtime >= 0 && pcb->rtime + 1 >= pcb->rto;
-    *silence = SILENCE(SILENCE_SINCE(*silence), SILENCE_DOUBLINGS(*silence), fires);
+    *silence = SILENCE(SILENCE_SINCE(*silence), SILENCE_DOUBLINGS(*silence), fires, pcb->nrtx);
     if (pcb->state == LAST_ACK && (pcb->unacked != NULL || pcb->unsent != NULL))
         pcb->tmr = tcp_ticks;
 }
@@ -152,12 +157,12 @@ static void after_tick(struct tcp_pcb *pcb)
         return;
     if (since == 0)
         since = now_ms;
-    if (SILENCE_FIRING(*silence) && pcb->nrtx > 0) {
+    if (SILENCE_FIRES(*silence) && pcb->nrtx != SILENCE_NRTX(*silence)) {
         uint32_t rto = pcb->state == SYN_SENT ? RTO_INITIAL_TICKS : (uint32_t)LWIP_MAX((pcb->sa >> 3) + pcb->sv, 1);
         doublings = doublings < 15 ? doublings + 1 : doublings;
         pcb->rto = (s16_t)smaller(rto << doublings, RTO_MAX_TICKS);
     }
-    *silence = SILENCE(since, doublings, 0);
+    *silence = SILENCE(since, doublings, 0, 0);
     if (pcb->state != SYN_SENT && now_ms - since < SILENCE_MAX_MS) {
         if (pcb->nrtx >= TCP_MAXRTX - 1)
             pcb->nrtx = TCP_MAXRTX - 2;

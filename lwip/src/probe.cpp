@@ -74,11 +74,8 @@ class ProbeEnd {
                 probe->pump();
                 return ERR_OK;
             });
-            if (error != ERR_OK) {
-                pcb_ = nullptr;
-                core_.tcp_arg(pcb, nullptr);
-                core_.tcp_abort(pcb);
-            }
+            if (error != ERR_OK)
+                core_.tcp_abort(release());
         });
         return alive ? error : err_t{ERR_CLSD};
     }
@@ -114,11 +111,8 @@ class ProbeEnd {
     }
     void abort() {
         stack_->enter([&] {
-            if (tcp_pcb *pcb = std::exchange(pcb_, nullptr)) {
-                core_.tcp_arg(pcb, nullptr);
-                core_.tcp_err(pcb, nullptr);
-                core_.tcp_abort(pcb);
-            }
+            if (pcb_ != nullptr)
+                core_.tcp_abort(release());
         });
     }
 
@@ -220,6 +214,16 @@ class ProbeEnd {
         });
     }
 
+    /* The PCB, which no longer knows us. */
+    tcp_pcb *release() {
+        tcp_pcb *pcb = std::exchange(pcb_, nullptr);
+        core_.tcp_arg(pcb, nullptr);
+        core_.tcp_recv(pcb, nullptr);
+        core_.tcp_sent(pcb, nullptr);
+        core_.tcp_err(pcb, nullptr);
+        return pcb;
+    }
+
     err_t accepted(tcp_pcb *pcb) {
         if (pcb == nullptr || pcb_ != nullptr) {
             if (pcb != nullptr)
@@ -235,10 +239,8 @@ class ProbeEnd {
     err_t received(pbuf *data) {
         if (data == nullptr) {
             eof_ = true;
-            if (finished_) { // a PCB in TIME-WAIT goes without a word: let it go
-                core_.tcp_arg(pcb_, nullptr);
-                core_.tcp_close(std::exchange(pcb_, nullptr));
-            }
+            if (finished_) // a PCB in TIME-WAIT goes without a word: let it go, it sends on what is left by itself
+                core_.tcp_close(release());
             return ERR_OK;
         }
         for (const pbuf *part = data; part != nullptr; part = part->next) {

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lwip
 import pytest
+
+import lwip
 from lwip import _lwip
 
 PACKAGE = Path(_lwip.__file__).parent
@@ -28,7 +29,21 @@ def test_the_core_exports_one_symbol() -> None:
 def test_the_core_needs_libc_alone() -> None:
     out = subprocess.run(["readelf", "-d", str(CORE)], check=True, capture_output=True, text=True).stdout
     assert re.findall(r"\(NEEDED\).*\[(.*?)\]", out) == ["libc.so.6"]
-    allowed = {"malloc", "free", "memcpy", "memset", "memcmp", "memmove", "snprintf", "fprintf", "stderr", "abort", "_setjmp", "longjmp", "strrchr"}
+    allowed = {
+        "malloc",
+        "free",
+        "memcpy",
+        "memset",
+        "memcmp",
+        "memmove",
+        "snprintf",
+        "fprintf",
+        "stderr",
+        "abort",
+        "_setjmp",
+        "longjmp",
+        "strrchr",
+    }
     hardening = {"__stack_chk_fail", "__fprintf_chk", "__snprintf_chk", "__longjmp_chk", "__memcpy_chk"}
     runtime = {"__cxa_finalize", "__gmon_start__", "_ITM_registerTMCloneTable", "_ITM_deregisterTMCloneTable"}
     assert dynamic_symbols(CORE, "--undefined-only") <= allowed | hardening | runtime
@@ -36,7 +51,9 @@ def test_the_core_needs_libc_alone() -> None:
 
 def test_the_extension_links_no_lwip_symbol() -> None:
     out = subprocess.run(["nm", str(CORE)], check=True, capture_output=True, text=True).stdout
-    in_core = {fields[-1] for line in out.splitlines() if (fields := line.split())[-2] in "TtDdBbRr" and not fields[-1].startswith("_")}
+    in_core = {
+        fields[-1] for line in out.splitlines() if (fields := line.split())[-2] in "TtDdBbRr" and not fields[-1].startswith("_")
+    }
     assert {"tcp_write", "pbuf_alloc", "netif_add", "core_receive"} <= in_core  # the core is not stripped: the audit sees it
     assert dynamic_symbols(Path(_lwip.__file__), "--undefined-only") & in_core == set()
 
@@ -59,7 +76,14 @@ print(sum("netcon-lwip-" in line and "r-xp" in line for line in open("/proc/self
 
 
 def run_apart(tmp_path: Path, code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment})
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+    )
 
 
 def test_copies_in_real_files_for_debuggers(tmp_path: Path) -> None:

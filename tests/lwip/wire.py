@@ -1,7 +1,7 @@
 """A virtual-time laboratory for stacks: a manual reactor with its clock, links, and an Ethernet end that is the test itself.
 
-`Wire` implements `struct netcon_ethernet_end` (include/netcon/ethernet_port.h) in ctypes, from the header alone: what passes through it is what
-any other part of netcon would see. Everything runs on the test's thread.
+`Wire` implements `struct netcon_ethernet_end` (include/netcon/ethernet_port.h) in ctypes, from the header alone: what passes through
+it is what any other part of netcon would see. Everything runs on the test's thread.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Wire:
         self.room = room
         self.resumed = 0
         self._stack = stack  # keeps the end's memory
-        self._end = End(1, ctypes.sizeof(End), None, Deliver(self._deliver), Resume(self._resume), Attach(lambda _self, _peer: None))
+        self._end = End(
+            1, ctypes.sizeof(End), None, Deliver(self._deliver), Resume(self._resume), Attach(lambda _self, _peer: None)
+        )
         self._peer = end_of(stack.ethernet_end())
         self._peer.attach(self._peer.self, ctypes.addressof(self._end))
 
@@ -77,7 +79,9 @@ class Wire:
 
     def give(self, *frames: bytes) -> int:
         buffers = [ctypes.create_string_buffer(frame, len(frame)) for frame in frames]
-        array = (Frame * len(frames))(*(Frame(ctypes.addressof(buffer), len(frame)) for buffer, frame in zip(buffers, frames, strict=True)))
+        array = (Frame * len(frames))(
+            *(Frame(ctypes.addressof(buffer), len(frame)) for buffer, frame in zip(buffers, frames, strict=True))
+        )
         return int(self._peer.deliver(self._peer.self, array, len(frames)))
 
     def take(self) -> list[bytes]:
@@ -99,7 +103,9 @@ class Lab:
         self.stacks: list[lwip.Stack] = []
 
     def stack(self, number: int, *addresses: str, seed: int | None = None, mtu: int = 2800) -> lwip.Stack:
-        stack = lwip.Stack(self.reactor.capsule(), mac=mac(number), mtu=mtu, name=f"stack {number}", seed=number if seed is None else seed)
+        stack = lwip.Stack(
+            self.reactor.capsule(), mac=mac(number), mtu=mtu, name=f"stack {number}", seed=number if seed is None else seed
+        )
         self.stacks.append(stack)
         for address in addresses:
             ip, prefix = address.split("/")
@@ -151,17 +157,29 @@ def checksum(data: bytes) -> int:
 
 
 def arp_request(sender_mac: bytes, sender: str, target: str) -> bytes:
-    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + sender_mac + IPv4Address(sender).packed + bytes(6) + IPv4Address(target).packed
+    body = (
+        struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + sender_mac + IPv4Address(sender).packed + bytes(6) + IPv4Address(target).packed
+    )
     return BROADCAST + sender_mac + b"\x08\x06" + body
 
 
 def arp_reply(sender_mac: bytes, sender: str, target_mac: bytes, target: str) -> bytes:
-    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + sender_mac + IPv4Address(sender).packed + target_mac + IPv4Address(target).packed
+    body = (
+        struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2)
+        + sender_mac
+        + IPv4Address(sender).packed
+        + target_mac
+        + IPv4Address(target).packed
+    )
     return target_mac + sender_mac + b"\x08\x06" + body
 
 
 def ip4(source_mac: bytes, target_mac: bytes, source: str, target: str, protocol: int, payload: bytes) -> bytes:
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0) + IPv4Address(source).packed + IPv4Address(target).packed
+    header = (
+        struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0)
+        + IPv4Address(source).packed
+        + IPv4Address(target).packed
+    )
     header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
     return target_mac + source_mac + b"\x08\x00" + header + payload
 
@@ -200,4 +218,8 @@ def arp_targets(frames: list[bytes]) -> list[str]:
 
 def solicited(frames: list[bytes]) -> list[str]:
     """The addresses that neighbour solicitations ask for."""
-    return [str(IPv6Address(frame[62:78])) for frame in frames if ethertype(frame) == 0x86DD and len(frame) >= 78 and frame[20] == 58 and frame[54] == 135]
+    return [
+        str(IPv6Address(frame[62:78]))
+        for frame in frames
+        if ethertype(frame) == 0x86DD and len(frame) >= 78 and frame[20] == 58 and frame[54] == 135
+    ]
