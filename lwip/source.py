@@ -5,8 +5,8 @@ In this order, and saying which it took:
 1. `LWIP_SOURCE`: a directory or tarball named by the builder, who vouches for it;
 2. a cached tarball (`$XDG_CACHE_HOME/netcon`, or `build/`) whose SHA-256 is pinned below;
 3. the distribution's source package, through a *private* apt state: the machine's own package archives, its own trusted keys,
-   but our lists, cache and configuration, so that neither root nor a change of the system is needed. Apt's signature check makes the
-   index trustworthy, the index's hash the tarball; that the tarball is *the* one we know is then our own pin;
+   but our lists, cache and configuration, so that neither root nor a change of the system is needed. Apt's signature check makes
+   the index trustworthy, the index's hash the tarball; that the tarball is *the* one we know is then our own pin;
 4. an error that names `LWIP_SOURCE`.
 
 Standard library only: it runs before anything of ours is built. `python lwip/source.py` prints the source tree's path.
@@ -124,9 +124,8 @@ def from_environment(environment: Mapping[str, str], build: Path) -> Path | None
     if not path.is_file():
         raise SourceError(f"LWIP_SOURCE={given}: no such directory or tarball")
     known = PINNED.get(sha256(path))
-    say(
-        f"LWIP_SOURCE, the tarball {path} ({f'lwIP {known}' if known else 'not one of the pinned ones: trusted because you named it'})"
-    )
+    what = f"lwIP {known}" if known else "not one of the pinned ones: trusted because you named it"
+    say(f"LWIP_SOURCE, the tarball {path} ({what})")
     return unpack(path, build)
 
 

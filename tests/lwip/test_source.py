@@ -130,7 +130,10 @@ def test_a_tarball_cannot_write_outside(source: ModuleType, tmp_path: Path, buil
 FAKE_APT = """#!/bin/sh
 # What apt-get would do, as far as the caller sees it.
 case "$*" in
-*" update") grep -q trixie "$(sed -n 's/^Dir::Etc::sourcelist "\\(.*\\)";/\\1/p' "$APT_CONFIG")" || exit 100; echo updated >> "$LOG"; exit 0 ;;
+*" update")
+    grep -q trixie "$(sed -n 's/^Dir::Etc::sourcelist "\\(.*\\)";/\\1/p' "$APT_CONFIG")" || exit 100
+    echo updated >> "$LOG"
+    exit 0 ;;
 *" source --download-only --tar-only lwip") cp "$TARBALL" . 2>/dev/null || exit 100; exit 0 ;;
 esac
 exit 99
@@ -201,7 +204,8 @@ def test_source_lines_of_both_styles(source: ModuleType, tmp_path: Path) -> None
         "deb http://third.party.example/apt cloud-sdk-bookworm main\n"
     )
     (tmp_path / "sources.list.d" / "debian.sources").write_text(
-        "# comment\nTypes: deb deb-src\nURIs: http://three.example/debian\n http://four.example/debian\nSuites: bookworm bookworm-updates\n"
+        "# comment\nTypes: deb deb-src\nURIs: http://three.example/debian\n http://four.example/debian\n"
+        "Suites: bookworm bookworm-updates\n"
         "Components: main\nSigned-By: /usr/share/keyrings/d.gpg\n\n"
         "Types: deb\nEnabled: no\nURIs: http://off.example/debian\nSuites: bookworm\nComponents: main\n"
     )

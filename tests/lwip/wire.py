@@ -1,7 +1,7 @@
 """A virtual-time laboratory for stacks: a manual reactor with its clock, links, and an Ethernet end that is the test itself.
 
-`Wire` implements `struct netcon_ethernet_end` (include/netcon/ethernet_port.h) in ctypes, from the header alone: what passes through
-it is what any other part of netcon would see. Everything runs on the test's thread.
+`Wire` implements `struct netcon_ethernet_end` (include/netcon/ethernet_port.h) in ctypes, from the header alone: what passes
+through it is what any other part of netcon would see. Everything runs on the test's thread.
 """
 
 from __future__ import annotations
