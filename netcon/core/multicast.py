@@ -157,6 +157,8 @@ class Multicast:
         if now - member.last_like >= LIKE_MS:
             member.last_like = now
             if (network.id, address) not in self._announced:
+                # It accepts the list only from a permitted member.
+                self._credentials.push_if_due(network, address, now)
                 self._send_likes(network.id, network.own_groups(), address, now)
 
     def announce_new(self, network: Network, groups: list[MulticastGroup], now: int) -> None:
