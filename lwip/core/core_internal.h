@@ -48,5 +48,7 @@ bool core_must_solicit(const ip6_addr_t *target);
 void core_solicit(const ip6_addr_t *target);
 /* Once a second: those still sought. */
 void core_solicit_again(void);
+/* Once a second: connections whose SYN waits for a neighbour that does not answer end with ERR_RTE. */
+void core_give_up_unanswered(void);
 
 #endif

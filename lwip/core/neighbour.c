@@ -1,10 +1,15 @@
-/* neighbour.c: neighbour solicitations that lwIP does not send.
+/* neighbour.c: what lwIP leaves out about neighbours: solicitations on short prefixes, and telling a connection that there is nobody.
  *
- * Theory of operation. lwIP solicits only for addresses in the /64 of one of its own. Networks here have prefixes of any length on the link (6PLANE
+ * Theory of operation, solicitations. lwIP solicits only for addresses in the /64 of one of its own. Networks here have prefixes of any length on the link (6PLANE
  * has /40: hosts differ within the first 64 bits). lwIP's neighbour cache does the rest as usual: an entry is made, packets wait, the advertisement is
  * taken, entries age. So where lwIP stays silent this sends the solicitation: when the entry is new, and again once a second while it is sought.
+ *
+ * Nobody there. A SYN whose next hop does not answer would be retransmitted for minutes. A kernel gives up after three unanswered questions with
+ * EHOSTUNREACH; here the error callback gets ERR_RTE when a SYN has waited that long for its neighbour's address.
  */
 #include "core_internal.h"
+#include "core_hooks.h"
+#include "lwip/etharp.h"
 #include "lwip/ip6.h"
 #include "lwip/inet_chksum.h"
 #include "lwip/priv/nd6_priv.h"
@@ -69,4 +74,42 @@ void core_solicit_again(void)
     for (int i = 0; i < LWIP_ND6_NUM_NEIGHBORS; i++)
         if ((neighbor_cache[i].state == ND6_INCOMPLETE || neighbor_cache[i].state == ND6_PROBE) && !lwip_solicits(&neighbor_cache[i].next_hop_address))
             solicit(&neighbor_cache[i].next_hop_address);
+}
+
+/* ---- nobody there ---- */
+
+#define UNANSWERED_TICKS (3000 / TCP_SLOW_INTERVAL)
+
+static bool neighbour_answered(const struct tcp_pcb *pcb)
+{
+    if (core_is_local(&pcb->remote_ip))
+        return true;
+    if (IP_IS_V4(&pcb->remote_ip)) {
+        struct netif *netif = core_route_ip4(ip_2_ip4(&pcb->local_ip), ip_2_ip4(&pcb->remote_ip));
+        const ip4_addr_t *next_hop = core_next_hop_ip4(ip_2_ip4(&pcb->remote_ip)), *found;
+        struct eth_addr *mac;
+        return netif != NULL && next_hop != NULL && etharp_find_addr(netif, next_hop, &mac, &found) >= 0;
+    }
+    const ip6_addr_t *destination = ip_2_ip6(&pcb->remote_ip);
+    const ip6_addr_t *next_hop = ip6_addr_islinklocal(destination) ? destination : core_next_hop_ip6(destination);
+    for (int i = 0; next_hop != NULL && i < LWIP_ND6_NUM_NEIGHBORS; i++)
+        if (neighbor_cache[i].state > ND6_INCOMPLETE && ip6_addr_zoneless_eq(&neighbor_cache[i].next_hop_address, next_hop))
+            return true;
+    return false;
+}
+
+void core_give_up_unanswered(void)
+{
+    for (struct tcp_pcb *pcb = tcp_active_pcbs, *next; pcb != NULL; pcb = next) {
+        next = pcb->next;
+        if (pcb->state != SYN_SENT || pcb->rtime < UNANSWERED_TICKS || neighbour_answered(pcb))
+            continue;
+        tcp_err_fn error = pcb->errf;
+        void *argument = pcb->callback_arg;
+        tcp_err(pcb, NULL);
+        tcp_abandon(pcb, 0);
+        if (error != NULL)
+            error(argument, ERR_RTE);
+        next = tcp_active_pcbs; /* the callback may have changed the list */
+    }
 }

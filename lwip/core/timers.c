@@ -217,6 +217,7 @@ static void run_seconds(void)
         ip_reass_tmr();
         ip6_reass_tmr();
     }
+    core_give_up_unanswered();
 }
 
 static bool report_is_due(void)

@@ -169,8 +169,27 @@ def test_a_connection_to_nobody_gives_up_as_linux_does(lab: Lab) -> None:
     assert 126 < (lab.now - start) / 1e6 < 129  # 1 + 2 + ... + 64 s
 
 
+@pytest.mark.parametrize("ip", ["10.1.0.77", "fd00::77", "10.99.0.1"])
+def test_a_neighbour_that_does_not_answer_is_told_soon(lab: Lab, ip: str) -> None:
+    talk = Conversation(lab, delay_us=1_000)
+    talk.a.set_routes([("10.99.0.0/16", "10.1.0.254")])
+    late, start = lwip.Probe(talk.a), lab.now
+    late.connect(ip, 80)
+    assert lab.run(60, lambda: late.state()["error"] == -4)  # ERR_RTE
+    assert 2.5 < (lab.now - start) / 1e6 < 6
+    talk.transfer(MEGABYTE, 0, seconds=60)
+
+
 def test_a_connection_meets_a_link_that_comes_up_late(lab: Lab) -> None:
-    talk = Conversation(lab, delay_us=1_000, loss=1.0)
+    talk = Conversation(lab, delay_us=1_000)
+    lab.run(1)
+    talk.link.set(loss=1.0)
+    talk.client.abort()
+    talk.client = lwip.Probe(talk.a)
+    talk.server.close()
+    talk.server = lwip.Probe(talk.b)
+    talk.server.listen(81)
+    talk.client.connect("10.1.0.2", 81)
     lab.run(20)
     talk.link.set(loss=0.0)
     assert lab.run(15, lambda: talk.client.state()["connected"])
