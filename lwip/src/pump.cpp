@@ -152,6 +152,8 @@ void Socket::collect() {
 /* The program has closed its last descriptor, or shut down both directions. */
 void Socket::hang_up() {
     if (tcp.gone) {
+        if (!tcp.was_reset || end_delivered_)
+            drain_pair(0); // both directions ended in order, and the program may still hold its end: no ECONNRESET
         server.retire(*this);
         return;
     }
@@ -164,6 +166,7 @@ void Socket::hang_up() {
         server.expect_orphan(); // what it wrote before is still to be sent
         return;
     }
+    drain_pair(0); // after SHUT_RDWR the program still holds its end
     leave_pair();
     state = State::closing;
     tcp.close();
