@@ -266,8 +266,11 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
     if (reply.error == EPROTO || reply.error == EINVAL)
         counters_.bad_requests += reply.error == EPROTO || !formed || !counted;
     if (!posted) {
+        // Looked at before the reply goes out: after it the other end may be closed already, which looks like a message.
+        bool can_close = harmless(reply_end.get());
         send_reply(reply_end.get(), header->operation, reply);
-        dismiss_reply_end(std::move(reply_end));
+        if (!can_close)
+            closer_.close(reply_end.release());
     }
     return formed;
 }
@@ -298,11 +301,6 @@ void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply) {
     }
     if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         counters_.lost_replies++;
-}
-
-void RpcServer::dismiss_reply_end(Descriptor fd) {
-    if (!harmless(fd.get()))
-        closer_.close(fd.release());
 }
 
 } // namespace netcon::server

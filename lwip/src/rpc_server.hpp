@@ -102,7 +102,6 @@ class RpcServer {
     bool receive_one(Client &client, bool &received);
     bool dispatch(Client &client, size_t length, bool truncated, std::vector<int> &fds, Caller caller);
     void send_reply(int fd, uint16_t operation, Reply &reply);
-    void dismiss_reply_end(Descriptor fd);
     void drop(Client &client);
 
     const netcon_reactor_api *reactor_;
