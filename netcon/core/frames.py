@@ -13,13 +13,14 @@ from struct import Struct
 from netcon.core.actions import Action, DeliverFrame
 from netcon.core.credential_exchange import CredentialExchange
 from netcon.core.errors import DecodeError
-from netcon.core.filtering import DROP, SUPER_ACCEPT, Filter
+from netcon.core.filtering import Filter
 from netcon.core.inbound import Inbound
 from netcon.core.messages import ExtFrame, MulticastFrame, NetworkCredentials, Ok, OkExtFrame
 from netcon.core.multicast import LIKE_MS, Multicast, group_of
 from netcon.core.ndp import emulate_neighbour
 from netcon.core.network import Network
 from netcon.core.packet import Verb
+from netcon.core.rule_engine import Verdict
 from netcon.core.sender import Sender
 
 _FRAME = Struct(">QH")
@@ -170,8 +171,11 @@ class Frames:
             return True
         address = inbound.peer.address
         source = network.mac_of(address)
-        if network.accepts_all or self._filters.inbound(network, address, source, network.mac, ethertype, payload, now) != DROP:
-            self._actions.append(DeliverFrame(network_id, network.mac, source, ethertype, payload))
+        if not network.accepts_all:
+            verdict = self._filters.inbound(network, address, source, network.mac, ethertype, payload, now)
+            if verdict is Verdict.DROP:
+                return True
+        self._actions.append(DeliverFrame(network_id, network.mac, source, ethertype, payload))
         return True
 
     def receive_ext_frame(self, inbound: Inbound, now: int) -> bool:
@@ -197,9 +201,9 @@ class Frames:
         if config is None or source == _ZERO_MAC or source == network.mac:
             return False
         verdict = self._filters.inbound(network, sender, source, destination, message.ethertype, message.payload, now)
-        if verdict == DROP:
+        if verdict is Verdict.DROP:
             return True
-        if verdict != SUPER_ACCEPT:
+        if verdict is not Verdict.SUPER_ACCEPT:
             if source != network.mac_of(sender):
                 if not self._learn_bridged(network, source, sender):
                     return False
@@ -256,7 +260,7 @@ class Frames:
         if source != network.mac_of(sender) and not self._learn_bridged(network, source, sender):
             return True
         verdict = self._filters.inbound(network, sender, source, destination, message.ethertype, message.payload, now)
-        if verdict != DROP:
+        if verdict is not Verdict.DROP:
             self._actions.append(DeliverFrame(network.id, destination, source, message.ethertype, message.payload))
         self._multicast.answer_frame(network, message, inbound, now)
         return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
+from typing import NamedTuple, TypeVar
 
 from netcon.core.credentials import (
     Capability,
@@ -12,9 +13,12 @@ from netcon.core.credentials import (
     CredentialType,
     Revocation,
     Tag,
+    owned_things,
 )
 from netcon.core.identity import Identity
+from netcon.core.netconf import NetworkConfig
 from netcon.core.path import NEVER
+from netcon.core.rule_engine import CompiledRules, compile_capabilities
 
 #: Credentials were not pushed to a member since the last config, or for this long: push before the next frame (vl2 §3.9), ms.
 PUSH_MS = 500_000
@@ -26,6 +30,7 @@ MAX_MEMBERS = 32_768
 MAX_CREDENTIALS = 128
 
 _Credential = Tag | Capability | CertificateOfOwnership
+_Held = TypeVar("_Held", Tag, Capability, CertificateOfOwnership)
 
 
 class Result(Enum):
@@ -34,6 +39,39 @@ class Result(Enum):
     NEW = "new"
     REDUNDANT = "redundant"
     REJECTED = "rejected"
+
+
+class ValidCredentials(NamedTuple):
+    """What counts now of a member's credentials, in the form in which the rules ask for it."""
+
+    tags: dict[int, int]
+    capabilities: tuple[CompiledRules, ...]
+    ips: frozenset[bytes]
+    macs: frozenset[bytes]
+
+
+#: Of a node of which we hold nothing.
+NO_CREDENTIALS = ValidCredentials({}, (), frozenset(), frozenset())
+
+
+def valid_credentials(
+    config: NetworkConfig,
+    tags: Iterable[Tag],
+    capabilities: Iterable[Capability],
+    ownerships: Iterable[CertificateOfOwnership],
+) -> ValidCredentials:
+    """Those whose age the configuration allows (vl2 §3.7)."""
+
+    def current(credential: _Credential) -> bool:
+        return config.credential_current(credential.timestamp)
+
+    ips, macs = owned_things(filter(current, ownerships))
+    return ValidCredentials(
+        {tag.id: tag.value for tag in tags if current(tag)},
+        compile_capabilities(filter(current, capabilities), config.unknown_match),
+        ips,
+        macs,
+    )
 
 
 class Member:
@@ -53,6 +91,8 @@ class Member:
         "pushed_generation",
         "tags",
         "thresholds",
+        "valid",
+        "valid_generation",
     )
 
     def __init__(self, address: int) -> None:
@@ -64,6 +104,8 @@ class Member:
         self.ownerships: dict[int, CertificateOfOwnership] = {}
         self.thresholds: dict[tuple[int, int], int] = {}
         self.permitted = False
+        self.valid = NO_CREDENTIALS
+        self.valid_generation = -1  # of `valid`
         self.gate_generation = -1  # of `permitted`
         self.last_push = NEVER
         self.pushed_generation = -1
@@ -122,7 +164,9 @@ class Members:
         if result is None:
             if tag.signed_by != self.controller or not tag.verify(signer):
                 return Result.REJECTED
-            self.record(tag.issued_to).tags[tag.id] = tag
+            member = self.record(tag.issued_to)
+            member.tags[tag.id] = tag
+            member.valid_generation = -1
             return Result.NEW
         return result
 
@@ -133,7 +177,9 @@ class Members:
         if result is None:
             if ownership.signed_by != self.controller or not ownership.verify(signer):
                 return Result.REJECTED
-            self.record(ownership.issued_to).ownerships[ownership.id] = ownership
+            member = self.record(ownership.issued_to)
+            member.ownerships[ownership.id] = ownership
+            member.valid_generation = -1
             return Result.NEW
         return result
 
@@ -146,7 +192,9 @@ class Members:
         if result is None:
             if not verified:
                 return Result.REJECTED
-            self.record(holder).capabilities[capability.id] = capability
+            member = self.record(holder)
+            member.capabilities[capability.id] = capability
+            member.valid_generation = -1
             return Result.NEW
         return result
 
@@ -188,9 +236,30 @@ class Members:
             member.gate_generation = -1
         else:
             member.thresholds[key] = revocation.threshold
+            member.valid_generation = -1
         return Result.NEW
 
     # -- use --
+
+    def valid(self, address: int, config: NetworkConfig, generation: int) -> ValidCredentials:
+        """What counts now of the credentials of `address`; kept until a credential or our config changes."""
+        member = self.by_address.get(address)
+        if member is None:
+            return NO_CREDENTIALS
+        if member.valid_generation != generation:
+            thresholds = member.thresholds
+
+            def in_force(kind: CredentialType, held: Iterable[_Held]) -> list[_Held]:
+                return [c for c in held if c.timestamp > thresholds.get((kind, c.id), -1)]
+
+            member.valid = valid_credentials(
+                config,
+                in_force(CredentialType.TAG, member.tags.values()),
+                in_force(CredentialType.CAPABILITY, member.capabilities.values()),
+                in_force(CredentialType.OWNERSHIP, member.ownerships.values()),
+            )
+            member.valid_generation = generation
+        return member.valid
 
     def permitted(self, member: Member, own: CertificateOfMembership | None, identity: Identity, generation: int) -> bool:
         """The gate of a private network (vl2 §3.8); the verdict is kept until a certificate, threshold or our config changes."""

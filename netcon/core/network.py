@@ -9,11 +9,11 @@ from enum import Enum
 from netcon.core.address import BROADCAST, MulticastGroup, address_from_mac, controller_of, mac_for
 from netcon.core.errors import DecodeError
 from netcon.core.identity import Identity
-from netcon.core.membership import Member, Members
+from netcon.core.membership import NO_CREDENTIALS, Members, ValidCredentials, valid_credentials
 from netcon.core.netconf import ROLE_ACTIVE_BRIDGE, ROLE_ANCHOR, ROLE_REPLICATOR, ConfigAssembler, NetworkConfig
 from netcon.core.path import NEVER
 from netcon.core.peer import Peer
-from netcon.core.rules import RuleType
+from netcon.core.rule_engine import CompiledRules, emulated_prefixes
 
 #: The config is asked for again when it is this old (vl2 §6.2), ms.
 REFRESH_MS = 60_000
@@ -81,6 +81,9 @@ class Network:
         self.replicators: tuple[int, ...] = ()
         #: The rules let everything pass: frames need no look at them.
         self.accepts_all = False
+        self.rules = CompiledRules(())
+        self.own = NO_CREDENTIALS
+        self.own_prefixes: tuple[bytes, ...] = ()
         self.port_failed = False
         self.always_contact: tuple[int, ...] = ()
         self._addresses: dict[bytes, int | None] = {}
@@ -137,7 +140,10 @@ class Network:
         self.config = config
         self.dictionary = dictionary
         self.generation += 1
-        self.accepts_all = bool(config.rules) and config.rules[0].type == RuleType.ACTION_ACCEPT
+        self.rules = CompiledRules(config.rules, config.unknown_match)
+        self.accepts_all = self.rules.accepts_all
+        self.own = valid_credentials(config, config.tags, config.capabilities, config.ownerships)
+        self.own_prefixes = emulated_prefixes(config)
         self.bridges = config.specialists_with(ROLE_ACTIVE_BRIDGE)
         self.replicators = config.specialists_with(ROLE_REPLICATOR)
         self.active_bridge = self.address in self.bridges
@@ -184,8 +190,9 @@ class Network:
             return False
         return self.members.permitted(member, config.membership, peer.identity, self.generation)
 
-    def member(self, address: int) -> Member:
-        return self.members.record(address)
+    def credentials_of(self, address: int) -> ValidCredentials:
+        """What the rules may know about a member."""
+        return NO_CREDENTIALS if self.config is None else self.members.valid(address, self.config, self.generation)
 
     # -- groups --
 

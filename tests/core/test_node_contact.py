@@ -202,12 +202,7 @@ def test_a_node_that_restarts_at_another_port_is_reached_again_within_a_minute()
 
     assert any(both_ways() for _ in range(5))
     b.restart(Endpoint(b.endpoint.ip, 20_000))
-    for second in range(60):
-        if both_ways():
-            break
-    else:
-        raise AssertionError("not reached within a minute")
-    assert second < 60
+    assert any(both_ways() for _ in range(60))
 
 
 def test_a_silent_direct_path_gives_way_to_the_root() -> None:
@@ -266,7 +261,7 @@ def test_a_planet_signed_by_somebody_else_is_refused() -> None:
     forged = make_planet(77, 2, lab.planet.roots, bytes(range(1, 65)))
     lab.root.start(forged)
     lab.fabric.run(70_000)
-    assert WORLD_SECRET != bytes(range(1, 65))
+    assert bytes(range(1, 65)) != WORLD_SECRET
     assert lab.members[0].node.planet.timestamp == 1
 
 
