@@ -40,7 +40,7 @@ class Stack:
 
     def stats(self) -> dict[str, int]:
         """frames_in, frames_out, bytes_in, bytes_out, bad_frames, frames_dropped (no peer, not running), deliveries_refused
-        (the peer took fewer), transmit_refused (lwIP was told to wait), checksum_errors, tcp_drops, tcp_active, tcp_listening,
+        (the peer took fewer), transmit_refused (lwIP was told to wait), segments_merged, checksum_errors, tcp_drops, tcp_active, tcp_listening,
         tcp_time_wait, memory, memory_peak, timer_runs."""
 
     def close(self) -> None:

@@ -201,6 +201,7 @@ static struct lwip_core table = {
     .run_timers = core_run_timers,
     .deadline = core_deadline,
     .receive = core_receive,
+    .receive_end = core_merge_flush,
     .poll = core_poll,
     .add_address = core_add_address,
     .remove_address = core_remove_address,

@@ -42,6 +42,12 @@ const ip4_addr_t *core_next_hop_ip4(const ip4_addr_t *destination);
 const ip6_addr_t *core_next_hop_ip6(const ip6_addr_t *destination);
 bool core_source_for(const ip_addr_t *destination, ip_addr_t *source);
 
+/* merge.c */
+/* Take a frame, to be joined with those that follow. False: it is not one that could be; what was held has gone in before. */
+bool core_merge(const uint8_t *frame, uint32_t length);
+/* What is held goes in: at the end of a batch. */
+void core_merge_flush(void);
+
 /* neighbour.c */
 /* Ask before a packet for `target` is handed to lwIP's neighbour cache: will it take a solicitation of ours? If so, `core_solicit` after. */
 bool core_must_solicit(const ip6_addr_t *target);

@@ -75,6 +75,8 @@ void core_receive(const uint8_t *frame, uint32_t length)
         core_count.bad_frames++;
         return;
     }
+    if (core_merge(frame, length))
+        return;
     struct netif *netif = &core_netif;
     /* An ARP packet is for the netif that has its target address. */
     if (length >= SIZEOF_ETH_HDR + SIZEOF_ETHARP_HDR && frame[12] == 0x08 && frame[13] == 0x06) {

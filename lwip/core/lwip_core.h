@@ -77,7 +77,7 @@ struct lwip_core_address {
 };
 
 struct lwip_core_counters {
-    uint64_t frames_in, frames_out, bytes_in, bytes_out, bad_frames, transmit_refused;
+    uint64_t frames_in, frames_out, bytes_in, bytes_out, bad_frames, transmit_refused, segments_merged;
     uint64_t memory, memory_peak, timer_runs;
     uint32_t tcp_active, tcp_listening, tcp_time_wait;
 };
@@ -172,7 +172,9 @@ struct lwip_core {
     uint64_t (*deadline)(void);
 
     /* -- frames -- */
+    /* A frame arrives; after the last of a batch, `receive_end`. */
     void (*receive)(const uint8_t *frame, uint32_t length);
+    void (*receive_end)(void);
     /* Packets to our own addresses that wait, and TCP output that `transmit` had refused. Returns whether it did anything. */
     bool (*poll)(void);
 

@@ -114,6 +114,7 @@
 /* ---- hooks ---- */
 #define LWIP_HOOK_FILENAME "core_hooks.h"
 #define LWIP_HOOK_TCP_ISN core_initial_sequence
+#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, option_length, option_length_1, option_2, packet) core_tcp_arrives(pcb, header)
 #define LWIP_HOOK_IP4_ROUTE_SRC(source, destination) core_route_ip4(source, destination)
 #define LWIP_HOOK_IP6_ROUTE(source, destination) core_route_ip6(source, destination)
 /* link.c has already replaced the destination by its next hop: that is where the packet goes. */

@@ -264,6 +264,7 @@ size_t Stack::deliver(const netcon_frame *frames, size_t count) {
     enter([&] {
         for (size_t i = 0; i < count; i++)
             core_->receive(frames[i].data, frames[i].length);
+        core_->receive_end();
     });
     return count;
 }

@@ -111,6 +111,7 @@ py::dict stats_of(PyStack &self) {
     out["bad_frames"] = stats.core.bad_frames;
     out["frames_dropped"] = stats.frames_dropped;
     out["deliveries_refused"] = stats.deliveries_refused;
+    out["segments_merged"] = stats.core.segments_merged;
     out["transmit_refused"] = stats.core.transmit_refused;
     out["checksum_errors"] = stats.checksum_errors;
     out["tcp_drops"] = stats.tcp_drops;

@@ -206,6 +206,52 @@ def test_tcp_both_ways_and_its_end(lab: Lab, ip: str) -> None:
         assert (stats["tcp_active"], stats["tcp_time_wait"]) == (0, 0)
 
 
+@pytest.mark.parametrize("ip", ["10.1.0.2", "fd00::2"])
+def test_segments_of_a_batch_enter_as_one_and_are_acknowledged_once(lab: Lab, ip: str) -> None:
+    a, b = lab.pair()
+    client, server = lwip.Probe(a, seed=9), lwip.Probe(b, seed=9)
+    server.listen(80)
+    client.connect(ip, 80)
+    client.send(10_000_000)
+    assert lab.run(60, lambda: server.state()["received"] == 10_000_000)
+    assert server.state()["bad_at"] is None
+    segments = a.stats()["frames_out"]
+    assert b.stats()["segments_merged"] > segments * 0.8
+    assert b.stats()["frames_out"] < segments / 8
+
+
+@pytest.mark.parametrize("damage", ["sequence", "checksum", "port", "window", "urgent"])
+def test_segments_that_do_not_join_are_not_merged(lab: Lab, damage: str) -> None:
+    a, b = lab.stack(1, "10.1.0.1/24"), lab.stack(2, "10.1.0.2/24")
+    left, right = Wire(a), Wire(b)
+    client, server = lwip.Probe(a, seed=1), lwip.Probe(b, seed=1)
+    server.listen(80)
+    client.connect("10.1.0.2", 80)
+    for _ in range(5):
+        lab.run(0.01)
+        right.give(*left.take())
+        lab.run(0.01)
+        left.give(*right.take())
+    assert client.state()["connected"]
+    client.send(5520)
+    lab.run(0.001)
+    first, second, *rest = [frame for frame in left.take() if len(frame) > 54]
+    changed = bytearray(second)
+    offset = {"sequence": 38, "checksum": 60, "port": 34, "window": 48, "urgent": 47}[damage]
+    changed[offset] ^= {"urgent": 0x20, "sequence": 0x40}.get(damage, 1)
+    if damage != "checksum":
+        changed[50:52] = b"\0\0"
+        pseudo = bytes(changed[26:34]) + struct.pack("!HH", 6, len(changed) - 34)
+        changed[50:52] = checksum(pseudo + bytes(changed[34:])).to_bytes(2, "big")
+    right.give(first, bytes(changed))
+    lab.run(0.001)
+    assert b.stats()["segments_merged"] == 0
+    assert server.state()["bad_at"] is None
+    right.give(second, *rest)
+    assert lab.run(0.1, lambda: server.state()["received"] == 5520)
+    assert server.state()["bad_at"] is None
+
+
 @pytest.mark.parametrize("ip", ["10.1.0.1", "10.1.0.9", "fd00::1"])
 def test_a_stack_reaches_its_own_addresses(lab: Lab, ip: str) -> None:
     stack = lab.stack(1, "10.1.0.1/24", "10.1.0.9/24", "fd00::1/64")
