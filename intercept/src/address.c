@@ -43,13 +43,21 @@ static long read_ipv6(struct netcon_address *out, const struct sockaddr *address
     return 0;
 }
 
-long address_read(struct netcon_address *out, uint16_t family, const struct sockaddr *address, socklen_t length, bool binding) {
+/* Never mapped: what lies below mmap_min_addr, and the kernel's half. Other bad pointers end the program, as they would in a C
+ * library that looks at them. */
+static bool is_impossible(const void *pointer) {
+    return (uintptr_t)pointer < 4096 || (intptr_t)pointer < 0;
+}
+
+long address_read(struct netcon_address *out, int descriptor, uint16_t family, const struct sockaddr *address, socklen_t length,
+                  bool binding) {
     sa_family_t given;
     memset(out, 0, sizeof *out);
     if ((int)length < 0 || length > sizeof(struct sockaddr_storage))
         return -EINVAL;
-    if (!address)
-        return length ? -EFAULT : -EINVAL;
+    /* A bound socket cannot be bound again, but the kernel copies the address first. */
+    if (length && raw(SYS_bind, descriptor, address, length) == -EFAULT)
+        return -EFAULT;
     if (length < sizeof given)
         return -EINVAL;
     memcpy(&given, address, sizeof given);
@@ -64,7 +72,7 @@ long address_write(const struct netcon_address *in, uint16_t family, struct sock
         struct sockaddr_in6 ipv6;
     } whole = {0};
     socklen_t size;
-    if (!length || (!address && *length))
+    if (is_impossible(length) || (is_impossible(address) && *length))
         return -EFAULT;
     if ((int)*length < 0)
         return -EINVAL;

@@ -8,12 +8,14 @@
 
 /**
  * address_read() - the address that a program gave to bind or connect
+ * @descriptor: one of ours; the kernel, asked to bind it again, says whether the address can be read at all
  * @family: of the socket
  * @binding: bind accepts AF_UNSPEC with the wildcard address; connect accepts AF_UNSPEC, which disconnects (family 0)
  *
  * Return: 0, or -EINVAL, -EAFNOSUPPORT, -EFAULT as the kernel's TCP.
  */
-long address_read(struct netcon_address *out, uint16_t family, const struct sockaddr *address, socklen_t length, bool binding);
+long address_read(struct netcon_address *out, int descriptor, uint16_t family, const struct sockaddr *address, socklen_t length,
+                  bool binding);
 
 /**
  * address_write() - gives an address to a program, cut to its room

@@ -58,7 +58,7 @@ long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t l
     struct netcon_address wanted;
     if (!names_program(descriptor, &name))
         return raw(SYS_connect, descriptor, address, length);
-    long done = address_read(&wanted, name.family, address, length, false);
+    long done = address_read(&wanted, descriptor, name.family, address, length, false);
     if (done < 0)
         return done;
     char kind = names_service(descriptor, &service);

@@ -133,11 +133,16 @@ long virtual_recvmmsg(int descriptor, struct mmsghdr *messages, unsigned int cou
     return got;
 }
 
+/* connect and send in one call; programs fall back to two. */
+static long refuse_fastopen(int descriptor) {
+    return names_service(descriptor, NULL) == 'C' ? -EISCONN : -EOPNOTSUPP;
+}
+
 long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags, const struct sockaddr *address, socklen_t address_length) {
     if ((!address && !(flags & MSG_FASTOPEN)) || !is_ours(descriptor))
         return raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
     if (flags & MSG_FASTOPEN)
-        return -EOPNOTSUPP;
+        return refuse_fastopen(descriptor);
     return raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0);
 }
 
@@ -174,7 +179,7 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
     if (!ours)
         return send_from_musl(descriptor, &copy, flags);
     if (flags & MSG_FASTOPEN)
-        return -EOPNOTSUPP;
+        return refuse_fastopen(descriptor);
     copy.msg_name = NULL;
     copy.msg_namelen = 0;
     /* TCP ignores descriptors in control data; the service's end must not get them. */

@@ -86,7 +86,7 @@ long virtual_bind(int descriptor, const struct sockaddr *address, socklen_t leng
     struct netcon_address wanted;
     if (!names_program(descriptor, &name))
         return raw(SYS_bind, descriptor, address, length);
-    long done = address_read(&wanted, name.family, address, length, true);
+    long done = address_read(&wanted, descriptor, name.family, address, length, true);
     if (done < 0)
         return done;
     if (address_is_loopback(&wanted)) {

@@ -136,7 +136,7 @@ static void data_calls(const char *host) {
     STEP(recv(server, buffer, 4, MSG_PEEK | MSG_TRUNC) >= 1);
     STEP(recv(server, buffer, 4, MSG_TRUNC | MSG_WAITALL) == 4 && buffer[0] == 'x');
     receive_exactly(server, "56789");
-    FAILS(sendto(client, "x", 1, MSG_FASTOPEN, &address.any, sizeof address.ipv4), EOPNOTSUPP);
+    FAILS(sendto(client, "x", 1, MSG_FASTOPEN, &address.any, sizeof address.ipv4), EISCONN);
 
     struct mmsghdr several[2];
     memset(several, 0, sizeof several);
