@@ -40,8 +40,8 @@ class Stack:
 
     def stats(self) -> dict[str, int]:
         """frames_in, frames_out, bytes_in, bytes_out, bad_frames, frames_dropped (no peer, not running), deliveries_refused
-        (the peer took fewer), transmit_refused (lwIP was told to wait), segments_merged, checksum_errors, tcp_drops, tcp_active, tcp_listening,
-        tcp_time_wait, memory, memory_peak, timer_runs."""
+        (the peer took fewer), transmit_refused (lwIP was told to wait), segments_merged, checksum_errors, tcp_drops,
+        tcp_active, tcp_listening, tcp_time_wait, memory, memory_peak, timer_runs."""
 
     def close(self) -> None:
         """End it: its sockets are told, its memory goes. Idempotent; also when the object goes."""

@@ -1,9 +1,8 @@
-/* checksum.c: the Internet checksum's sum (RFC 1071) in words that the compiler turns into vector instructions. With checksums a segment costs
- * twice its instructions, so this is the one arithmetic loop of the data path that is worth it. */
+/* checksum.c: the Internet checksum's sum (RFC 1071) in words that the compiler turns into vector instructions. With checksums a
+ * segment costs twice its instructions, so this is the one arithmetic loop of the data path that is worth it. */
 #include "arch/cc.h"
 
-uint16_t core_checksum(const void *data, int length)
-{
+uint16_t core_checksum(const void *data, int length) {
     const uint8_t *bytes = data;
     uint64_t sum = 0;
     size_t left = length > 0 ? (size_t)length : 0;

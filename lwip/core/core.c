@@ -1,8 +1,8 @@
 /* core.c: the stack's entry points, its trap, its clock and its randomness; the table that C++ gets.
  *
- * Theory of operation: lwip_core.h. The trap is a setjmp in `core_enter` and `core_start`; lwIP's LWIP_ASSERT ends in core_assertion_failed,
- * which keeps the text and jumps. Randomness is SipHash-2-4 of a counter (ports, jitter) and of the four-tuple (sequence numbers), keyed
- * with what the owner drew from the kernel, or, in a simulation, from its seed.
+ * Theory of operation: lwip_core.h. The trap is a setjmp in `core_enter` and `core_start`; lwIP's LWIP_ASSERT ends in
+ * core_assertion_failed, which keeps the text and jumps. Randomness is SipHash-2-4 of a counter (ports, jitter) and of the
+ * four-tuple (sequence numbers), keyed with what the owner drew from the kernel, or, in a simulation, from its seed.
  */
 #include <setjmp.h>
 
@@ -20,8 +20,7 @@ static char failure_text[256];
 
 /* ---- the trap ---- */
 
-void core_assertion_failed(const char *text, const char *file, int line)
-{
+void core_assertion_failed(const char *text, const char *file, int line) {
     const char *name = strrchr(file, '/');
     failed = true;
     if (line > 0)
@@ -36,10 +35,8 @@ void core_assertion_failed(const char *text, const char *file, int line)
     longjmp(trap, 1);
 }
 
-static bool core_enter(void (*fn)(void *context), void *context)
-{
-    if (failed)
-        return false;
+static bool core_enter(void (*fn)(void *context), void *context) {
+    if (failed) return false;
     if (trap_depth > 0) {
         fn(context);
         return true;
@@ -54,25 +51,15 @@ static bool core_enter(void (*fn)(void *context), void *context)
     return !failed;
 }
 
-static const char *core_failure(void)
-{
-    return failed ? failure_text : NULL;
-}
+static const char *core_failure(void) { return failed ? failure_text : NULL; }
 
-__attribute__((noreturn)) static void core_fail(const char *text)
-{
-    core_assertion_failed(text, "", 0);
-}
+__attribute__((noreturn)) static void core_fail(const char *text) { core_assertion_failed(text, "", 0); }
 
 /* ---- randomness ---- */
 
-static uint64_t rotate(uint64_t x, int bits)
-{
-    return (x << bits) | (x >> (64 - bits));
-}
+static uint64_t rotate(uint64_t x, int bits) { return (x << bits) | (x >> (64 - bits)); }
 
-static void sip_round(uint64_t v[4])
-{
+static void sip_round(uint64_t v[4]) {
     v[0] += v[1], v[1] = rotate(v[1], 13) ^ v[0], v[0] = rotate(v[0], 32);
     v[2] += v[3], v[3] = rotate(v[3], 16) ^ v[2];
     v[0] += v[3], v[3] = rotate(v[3], 21) ^ v[0];
@@ -80,9 +67,9 @@ static void sip_round(uint64_t v[4])
 }
 
 /* SipHash-2-4 (Aumasson, Bernstein 2012) of whole 8-byte words. */
-static uint64_t sip_hash(const uint64_t key[2], const uint64_t *words, size_t count)
-{
-    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du, key[0] ^ 0x6c7967656e657261u, key[1] ^ 0x7465646279746573u};
+static uint64_t sip_hash(const uint64_t key[2], const uint64_t *words, size_t count) {
+    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du, key[0] ^ 0x6c7967656e657261u,
+                     key[1] ^ 0x7465646279746573u};
     for (size_t i = 0; i <= count; i++) {
         uint64_t word = i < count ? words[i] : (uint64_t)(count * 8) << 56;
         v[3] ^= word;
@@ -94,15 +81,13 @@ static uint64_t sip_hash(const uint64_t key[2], const uint64_t *words, size_t co
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-uint32_t core_random(void)
-{
+uint32_t core_random(void) {
     static uint64_t counter;
     counter++;
     return (uint32_t)sip_hash(core_config.key, &counter, 1);
 }
 
-u32_t core_initial_sequence(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote, u16_t remote_port)
-{
+u32_t core_initial_sequence(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote, u16_t remote_port) {
     uint64_t words[5] = {0};
     memcpy(&words[0], local, IP_IS_V6(local) ? 16 : 4);
     memcpy(&words[2], remote, IP_IS_V6(remote) ? 16 : 4);
@@ -112,20 +97,13 @@ u32_t core_initial_sequence(const ip_addr_t *local, u16_t local_port, const ip_a
 
 /* ---- time ---- */
 
-u32_t sys_now(void)
-{
-    return (u32_t)(core_now_us / 1000);
-}
+u32_t sys_now(void) { return (u32_t)(core_now_us / 1000); }
 
-static void core_set_time(uint64_t now_us)
-{
-    core_now_us = now_us;
-}
+static void core_set_time(uint64_t now_us) { core_now_us = now_us; }
 
 /* ---- life ---- */
 
-static bool core_start(const struct lwip_core_config *config)
-{
+static bool core_start(const struct lwip_core_config *config) {
     core_config = *config;
     core_now_us = config->now_us;
     core_memory_limit = config->memory_limit;
@@ -139,17 +117,15 @@ static bool core_start(const struct lwip_core_config *config)
     return !failed;
 }
 
-static void core_drop(void)
-{
-    if (!failed)
-        snprintf(failure_text, sizeof failure_text, "the stack is closed");
+static void core_drop(void) {
+    if (!failed) snprintf(failure_text, sizeof failure_text, "the stack is closed");
     failed = true;
     core_memory_drop();
 }
 
-/* Packets to ourselves, then TCP output that found no room: a PCB whose segments were refused has data unsent and nothing that would wake it. */
-static bool core_poll(void)
-{
+/* Packets to ourselves, then TCP output that found no room: a PCB whose segments were refused has data unsent and nothing that
+ * would wake it. */
+static bool core_poll(void) {
     bool did = false;
     struct netif *netif;
 
@@ -162,24 +138,21 @@ static bool core_poll(void)
         did = true;
         for (struct tcp_pcb *pcb = tcp_active_pcbs, *next; pcb != NULL && !core_output_refused; pcb = next) {
             next = pcb->next;
-            if (pcb->unsent != NULL || (pcb->flags & TF_ACK_NOW))
-                tcp_output(pcb);
+            if (pcb->unsent != NULL || (pcb->flags & TF_ACK_NOW)) tcp_output(pcb);
         }
     }
     core_entry_was_quiet = !did;
     return did;
 }
 
-static uint32_t length_of(const struct tcp_pcb *pcb)
-{
+static uint32_t length_of(const struct tcp_pcb *pcb) {
     uint32_t count = 0;
     for (; pcb != NULL; pcb = pcb->next)
         count++;
     return count;
 }
 
-static void core_counters(struct lwip_core_counters *out)
-{
+static void core_counters(struct lwip_core_counters *out) {
     *out = core_count;
     out->tcp_active = length_of(tcp_active_pcbs);
     out->tcp_time_wait = length_of(tcp_tw_pcbs);
@@ -190,44 +163,41 @@ static void core_counters(struct lwip_core_counters *out)
 
 #define FUNCTION_ENTRY(name) .name = name,
 
-static struct lwip_core table = {
-    .fingerprint = LWIP_CORE_FINGERPRINT,
-    .start = core_start,
-    .enter = core_enter,
-    .failure = core_failure,
-    .fail = core_fail,
-    .drop = core_drop,
-    .set_time = core_set_time,
-    .run_timers = core_run_timers,
-    .deadline = core_deadline,
-    .receive = core_receive,
-    .receive_end = core_merge_flush,
-    .poll = core_poll,
-    .add_address = core_add_address,
-    .remove_address = core_remove_address,
-    .addresses = core_addresses,
-    .is_local = core_is_local,
-    .set_routes = core_set_routes,
-    .source_for = core_source_for,
-    .set_mtu = core_set_mtu,
-    .counters = core_counters,
-    .netif = &core_netif,
-    .tcp_active_pcbs = &tcp_active_pcbs,
-    .tcp_tw_pcbs = &tcp_tw_pcbs,
-    .tcp_bound_pcbs = &tcp_bound_pcbs,
-    .tcp_listen_pcbs = &tcp_listen_pcbs,
-    .udp_pcbs = &udp_pcbs,
-    .stats = &lwip_stats,
-    .any4 = &ip_addr_any,
-    .any6 = &ip6_addr_any,
-    .any_type = &ip_addr_any_type,
-    .ip_data = &ip_data,
-    LWIP_CORE_FUNCTIONS(FUNCTION_ENTRY)
-};
+static struct lwip_core table = {.fingerprint = LWIP_CORE_FINGERPRINT,
+                                 .start = core_start,
+                                 .enter = core_enter,
+                                 .failure = core_failure,
+                                 .fail = core_fail,
+                                 .drop = core_drop,
+                                 .set_time = core_set_time,
+                                 .run_timers = core_run_timers,
+                                 .deadline = core_deadline,
+                                 .receive = core_receive,
+                                 .receive_end = core_merge_flush,
+                                 .poll = core_poll,
+                                 .add_address = core_add_address,
+                                 .remove_address = core_remove_address,
+                                 .addresses = core_addresses,
+                                 .is_local = core_is_local,
+                                 .set_routes = core_set_routes,
+                                 .source_for = core_source_for,
+                                 .set_mtu = core_set_mtu,
+                                 .counters = core_counters,
+                                 .netif = &core_netif,
+                                 .tcp_active_pcbs = &tcp_active_pcbs,
+                                 .tcp_tw_pcbs = &tcp_tw_pcbs,
+                                 .tcp_bound_pcbs = &tcp_bound_pcbs,
+                                 .tcp_listen_pcbs = &tcp_listen_pcbs,
+                                 .udp_pcbs = &udp_pcbs,
+                                 .stats = &lwip_stats,
+                                 .any4 = &ip_addr_any,
+                                 .any6 = &ip6_addr_any,
+                                 .any_type = &ip_addr_any_type,
+                                 .ip_data = &ip_data,
+                                 LWIP_CORE_FUNCTIONS(FUNCTION_ENTRY)};
 
 __attribute__((visibility("default"))) struct lwip_core *lwip_core_table(void);
 
-struct lwip_core *lwip_core_table(void)
-{
+struct lwip_core *lwip_core_table(void) {
     return &table;
 }

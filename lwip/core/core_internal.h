@@ -49,7 +49,8 @@ bool core_merge(const uint8_t *frame, uint32_t length);
 void core_merge_flush(void);
 
 /* neighbour.c */
-/* Ask before a packet for `target` is handed to lwIP's neighbour cache: will it take a solicitation of ours? If so, `core_solicit` after. */
+/* Ask before a packet for `target` is handed to lwIP's neighbour cache: will it take a solicitation of ours? If so, `core_solicit`
+ * after. */
 bool core_must_solicit(const ip6_addr_t *target);
 void core_solicit(const ip6_addr_t *target);
 /* Once a second: those still sought. */

@@ -1,15 +1,16 @@
 /* lwip_core.h: the boundary between lwIP (C, one private copy per stack) and our C++, which links none of its symbols.
  *
- * Theory of operation. lwIP keeps its state in globals. liblwip-core.so (lwIP and the C files beside this header) is therefore loaded
- * once per stack, each time from a private copy, and exports one symbol: `lwip_core_table`, which returns this copy's `struct lwip_core` of
- * function and global pointers. C++ includes lwIP's headers for types alone.
+ * Theory of operation. lwIP keeps its state in globals. liblwip-core.so (lwIP and the C files beside this header) is therefore
+ * loaded once per stack, each time from a private copy, and exports one symbol: `lwip_core_table`, which returns this copy's
+ * `struct lwip_core` of function and global pointers. C++ includes lwIP's headers for types alone.
  *
- * Whatever may run lwIP code runs inside `enter`, which is C and holds the setjmp: an lwIP assertion jumps back there and `enter` returns
- * false; from then on the copy must not be entered again, its memory may be read until `drop` and is then gone as a whole. A jump skips the frames
- * in between without running destructors: between `enter` and lwIP no frame may own anything (trivially destructible locals only), and
- * callbacks from lwIP neither throw nor own.
+ * Whatever may run lwIP code runs inside `enter`, which is C and holds the setjmp: an lwIP assertion jumps back there and `enter`
+ * returns false; from then on the copy must not be entered again, its memory may be read until `drop` and is then gone as a whole.
+ * A jump skips the frames in between without running destructors: between `enter` and lwIP no frame may own anything (trivially
+ * destructible locals only), and callbacks from lwIP neither throw nor own.
  *
- * Time comes in with `set_time`; `run_timers` and `deadline` are all there is of timers (timers.c says why lwIP's own are not used).
+ * Time comes in with `set_time`; `run_timers` and `deadline` are all there is of timers (timers.c says why lwIP's own are not
+ * used).
  */
 #ifndef LWIP_CORE_H
 #define LWIP_CORE_H
@@ -41,25 +42,25 @@ extern "C" {
 #define LWIP_CORE_EXT_ARG_SERVER 1
 
 /* What makes two compilations of lwIP's headers the same. Compared at load. */
-#define LWIP_CORE_FINGERPRINT                                                                                                          \
-    {                                                                                                                                  \
-        LWIP_CORE_ABI, LWIP_VERSION, sizeof(struct tcp_pcb), sizeof(struct tcp_pcb_listen), sizeof(struct udp_pcb),                    \
-            sizeof(struct raw_pcb), sizeof(struct pbuf), sizeof(struct netif), sizeof(ip_addr_t), sizeof(struct tcp_seg),              \
-            offsetof(struct tcp_pcb, remote_port), offsetof(struct tcp_pcb, snd_buf), offsetof(struct tcp_pcb, unacked),               \
-            offsetof(struct tcp_pcb, keep_idle), offsetof(struct netif, mtu), offsetof(struct netif, hwaddr), TCP_MSS, TCP_WND,        \
-            TCP_SND_BUF, TCP_SND_QUEUELEN, TCP_TMR_INTERVAL, TCP_RCV_SCALE, LWIP_IPV6_NUM_ADDRESSES, LWIP_TCP_PCB_NUM_EXT_ARGS,        \
-            sizeof(struct lwip_core), sizeof(struct lwip_core_config)                                                                  \
+#define LWIP_CORE_FINGERPRINT                                                                                                      \
+    {                                                                                                                              \
+        LWIP_CORE_ABI, LWIP_VERSION, sizeof(struct tcp_pcb), sizeof(struct tcp_pcb_listen), sizeof(struct udp_pcb),                \
+            sizeof(struct raw_pcb), sizeof(struct pbuf), sizeof(struct netif), sizeof(ip_addr_t), sizeof(struct tcp_seg),          \
+            offsetof(struct tcp_pcb, remote_port), offsetof(struct tcp_pcb, snd_buf), offsetof(struct tcp_pcb, unacked),           \
+            offsetof(struct tcp_pcb, keep_idle), offsetof(struct netif, mtu), offsetof(struct netif, hwaddr), TCP_MSS, TCP_WND,    \
+            TCP_SND_BUF, TCP_SND_QUEUELEN, TCP_TMR_INTERVAL, TCP_RCV_SCALE, LWIP_IPV6_NUM_ADDRESSES, LWIP_TCP_PCB_NUM_EXT_ARGS,    \
+            sizeof(struct lwip_core), sizeof(struct lwip_core_config)                                                              \
     }
 #define LWIP_CORE_FINGERPRINT_WORDS 26
 
 struct lwip_core_config {
     void *owner;
-    /* A frame leaves: copy it and return ERR_OK, or ERR_WOULDBLOCK when there is no room (`resume_output` later). Must not throw, nor call
-     * into this core. */
+    /* A frame leaves: copy it and return ERR_OK, or ERR_WOULDBLOCK when there is no room (`resume_output` later). Must not throw,
+     * nor call into this core. */
     err_t (*transmit)(void *owner, struct pbuf *frame);
-    uint64_t key[4];      /* random: sequence numbers, ports, timers' jitter */
+    uint64_t key[4]; /* random: sequence numbers, ports, timers' jitter */
     uint64_t now_us;
-    size_t memory_limit;  /* bytes that lwIP may allocate */
+    size_t memory_limit; /* bytes that lwIP may allocate */
     uint16_t mtu;
     uint8_t mac[6];
 };
@@ -83,65 +84,65 @@ struct lwip_core_counters {
 };
 
 /* lwIP's functions that our C++ calls. */
-#define LWIP_CORE_FUNCTIONS(X)                                                                                                         \
-    X(tcp_new_ip_type)                                                                                                                 \
-    X(tcp_bind)                                                                                                                        \
-    X(tcp_bind_netif)                                                                                                                  \
-    X(tcp_listen_with_backlog_and_err)                                                                                                 \
-    X(tcp_connect)                                                                                                                     \
-    X(tcp_write)                                                                                                                       \
-    X(tcp_output)                                                                                                                      \
-    X(tcp_recved)                                                                                                                      \
-    X(tcp_close)                                                                                                                       \
-    X(tcp_abort)                                                                                                                       \
-    X(tcp_shutdown)                                                                                                                    \
-    X(tcp_setprio)                                                                                                                     \
-    X(tcp_arg)                                                                                                                         \
-    X(tcp_accept)                                                                                                                      \
-    X(tcp_recv)                                                                                                                        \
-    X(tcp_sent)                                                                                                                        \
-    X(tcp_err)                                                                                                                         \
-    X(tcp_poll)                                                                                                                        \
-    X(tcp_backlog_delayed)                                                                                                             \
-    X(tcp_backlog_accepted)                                                                                                            \
-    X(tcp_ext_arg_set)                                                                                                                 \
-    X(tcp_ext_arg_get)                                                                                                                 \
-    X(tcp_ext_arg_set_callbacks)                                                                                                       \
-    X(udp_new_ip_type)                                                                                                                 \
-    X(udp_bind)                                                                                                                        \
-    X(udp_bind_netif)                                                                                                                  \
-    X(udp_connect)                                                                                                                     \
-    X(udp_disconnect)                                                                                                                  \
-    X(udp_recv)                                                                                                                        \
-    X(udp_send)                                                                                                                        \
-    X(udp_sendto)                                                                                                                      \
-    X(udp_remove)                                                                                                                      \
-    X(raw_new_ip_type)                                                                                                                 \
-    X(raw_bind)                                                                                                                        \
-    X(raw_connect)                                                                                                                     \
-    X(raw_disconnect)                                                                                                                  \
-    X(raw_recv)                                                                                                                        \
-    X(raw_send)                                                                                                                        \
-    X(raw_sendto)                                                                                                                      \
-    X(raw_remove)                                                                                                                      \
-    X(pbuf_alloc)                                                                                                                      \
-    X(pbuf_alloced_custom)                                                                                                             \
-    X(pbuf_alloc_reference)                                                                                                            \
-    X(pbuf_free)                                                                                                                       \
-    X(pbuf_ref)                                                                                                                        \
-    X(pbuf_realloc)                                                                                                                    \
-    X(pbuf_remove_header)                                                                                                              \
-    X(pbuf_free_header)                                                                                                                \
-    X(pbuf_cat)                                                                                                                        \
-    X(pbuf_chain)                                                                                                                      \
-    X(pbuf_dechain)                                                                                                                    \
-    X(pbuf_clen)                                                                                                                       \
-    X(pbuf_take)                                                                                                                       \
-    X(pbuf_copy_partial)                                                                                                               \
-    X(igmp_joingroup_netif)                                                                                                            \
-    X(igmp_leavegroup_netif)                                                                                                           \
-    X(mld6_joingroup_netif)                                                                                                            \
-    X(mld6_leavegroup_netif)                                                                                                           \
+#define LWIP_CORE_FUNCTIONS(X)                                                                                                     \
+    X(tcp_new_ip_type)                                                                                                             \
+    X(tcp_bind)                                                                                                                    \
+    X(tcp_bind_netif)                                                                                                              \
+    X(tcp_listen_with_backlog_and_err)                                                                                             \
+    X(tcp_connect)                                                                                                                 \
+    X(tcp_write)                                                                                                                   \
+    X(tcp_output)                                                                                                                  \
+    X(tcp_recved)                                                                                                                  \
+    X(tcp_close)                                                                                                                   \
+    X(tcp_abort)                                                                                                                   \
+    X(tcp_shutdown)                                                                                                                \
+    X(tcp_setprio)                                                                                                                 \
+    X(tcp_arg)                                                                                                                     \
+    X(tcp_accept)                                                                                                                  \
+    X(tcp_recv)                                                                                                                    \
+    X(tcp_sent)                                                                                                                    \
+    X(tcp_err)                                                                                                                     \
+    X(tcp_poll)                                                                                                                    \
+    X(tcp_backlog_delayed)                                                                                                         \
+    X(tcp_backlog_accepted)                                                                                                        \
+    X(tcp_ext_arg_set)                                                                                                             \
+    X(tcp_ext_arg_get)                                                                                                             \
+    X(tcp_ext_arg_set_callbacks)                                                                                                   \
+    X(udp_new_ip_type)                                                                                                             \
+    X(udp_bind)                                                                                                                    \
+    X(udp_bind_netif)                                                                                                              \
+    X(udp_connect)                                                                                                                 \
+    X(udp_disconnect)                                                                                                              \
+    X(udp_recv)                                                                                                                    \
+    X(udp_send)                                                                                                                    \
+    X(udp_sendto)                                                                                                                  \
+    X(udp_remove)                                                                                                                  \
+    X(raw_new_ip_type)                                                                                                             \
+    X(raw_bind)                                                                                                                    \
+    X(raw_connect)                                                                                                                 \
+    X(raw_disconnect)                                                                                                              \
+    X(raw_recv)                                                                                                                    \
+    X(raw_send)                                                                                                                    \
+    X(raw_sendto)                                                                                                                  \
+    X(raw_remove)                                                                                                                  \
+    X(pbuf_alloc)                                                                                                                  \
+    X(pbuf_alloced_custom)                                                                                                         \
+    X(pbuf_alloc_reference)                                                                                                        \
+    X(pbuf_free)                                                                                                                   \
+    X(pbuf_ref)                                                                                                                    \
+    X(pbuf_realloc)                                                                                                                \
+    X(pbuf_remove_header)                                                                                                          \
+    X(pbuf_free_header)                                                                                                            \
+    X(pbuf_cat)                                                                                                                    \
+    X(pbuf_chain)                                                                                                                  \
+    X(pbuf_dechain)                                                                                                                \
+    X(pbuf_clen)                                                                                                                   \
+    X(pbuf_take)                                                                                                                   \
+    X(pbuf_copy_partial)                                                                                                           \
+    X(igmp_joingroup_netif)                                                                                                        \
+    X(igmp_leavegroup_netif)                                                                                                       \
+    X(mld6_joingroup_netif)                                                                                                        \
+    X(mld6_leavegroup_netif)                                                                                                       \
     X(netif_get_by_index)
 
 #ifdef __cplusplus
@@ -156,7 +157,8 @@ struct lwip_core {
     /* -- life. `start` once, first; everything else after it. -- */
     /* Initialise lwIP and its interface: its assertions are trapped too. False: see `failure`. */
     bool (*start)(const struct lwip_core_config *config);
-    /* Run `fn(context)` under the trap. Nested calls belong to the outermost one's trap. False: an assertion ended the stack, now or before. */
+    /* Run `fn(context)` under the trap. Nested calls belong to the outermost one's trap. False: an assertion ended the stack, now
+     * or before. */
     bool (*enter)(void (*fn)(void *context), void *context);
     /* The text of the assertion that ended the stack, or NULL. */
     const char *(*failure)(void);
@@ -178,7 +180,8 @@ struct lwip_core {
     /* Packets to our own addresses that wait, and TCP output that `transmit` had refused. Returns whether it did anything. */
     bool (*poll)(void);
 
-    /* -- addresses, routes, MTU. err_t: ERR_USE (there already), ERR_MEM (no slot), ERR_VAL (not ours, or not a unicast address). -- */
+    /* -- addresses, routes, MTU. err_t: ERR_USE (there already), ERR_MEM (no slot), ERR_VAL (not ours, or not a unicast address).
+     * -- */
     err_t (*add_address)(const ip_addr_t *ip, uint8_t bits);
     err_t (*remove_address)(const ip_addr_t *ip);
     size_t (*addresses)(struct lwip_core_address *out, size_t capacity);
@@ -197,9 +200,9 @@ struct lwip_core {
     union tcp_listen_pcbs_t *tcp_listen_pcbs;
     struct udp_pcb **udp_pcbs;
     struct stats_ *stats;
-    const ip_addr_t *any4;     /* 0.0.0.0 */
-    const ip_addr_t *any6;     /* :: */
-    const ip_addr_t *any_type; /* both families (dual-stack bind) */
+    const ip_addr_t *any4;      /* 0.0.0.0 */
+    const ip_addr_t *any6;      /* :: */
+    const ip_addr_t *any_type;  /* both families (dual-stack bind) */
     struct ip_globals *ip_data; /* ip_current_* of the packet being processed: use the fields */
 
     LWIP_CORE_FUNCTIONS(LWIP_CORE_POINTER)

@@ -1,8 +1,9 @@
 /* memory.c: one stack's memory, which can be dropped as a whole.
  *
- * Theory of operation: blocks come in size classes (four per power of two) from chunks, and go back to their class's free list, never to the system:
- * what a stack once needed it keeps, so the data path allocates without a system call. Blocks above the largest class are the C library's, in
- * a list. Dropping frees chunks and list and nothing else needs to be known. A stack that an assertion ended is freed the same way.
+ * Theory of operation: blocks come in size classes (four per power of two) from chunks, and go back to their class's free list,
+ * never to the system: what a stack once needed it keeps, so the data path allocates without a system call. Blocks above the
+ * largest class are the C library's, in a list. Dropping frees chunks and list and nothing else needs to be known. A stack that an
+ * assertion ended is freed the same way.
  */
 #include "core_internal.h"
 
@@ -36,8 +37,7 @@ static size_t chunk_used = CHUNK_BYTES;
 static struct large_block *large_blocks;
 
 /* The class whose blocks hold `size`, and its size. */
-static uint32_t class_of(size_t size, size_t *class_size)
-{
+static uint32_t class_of(size_t size, size_t *class_size) {
     if (size <= 1u << SMALLEST_SHIFT) {
         *class_size = 1u << SMALLEST_SHIFT;
         return 0;
@@ -49,34 +49,26 @@ static uint32_t class_of(size_t size, size_t *class_size)
     return (shift - SMALLEST_SHIFT) * 4 + (uint32_t)quarters;
 }
 
-static void account(size_t size)
-{
+static void account(size_t size) {
     core_count.memory += size;
-    if (core_count.memory > core_count.memory_peak)
-        core_count.memory_peak = core_count.memory;
+    if (core_count.memory > core_count.memory_peak) core_count.memory_peak = core_count.memory;
 }
 
-static void *allocate_large(size_t size)
-{
+static void *allocate_large(size_t size) {
     struct large_block *large = malloc(sizeof *large + size);
-    if (large == NULL)
-        return NULL;
+    if (large == NULL) return NULL;
     large->previous = NULL;
     large->next = large_blocks;
-    if (large_blocks != NULL)
-        large_blocks->previous = large;
+    if (large_blocks != NULL) large_blocks->previous = large;
     large_blocks = large;
     large->block = (struct block){.class = LARGE, .size = (uint32_t)size, .next = NULL};
     account(size);
     return &large->block + 1;
 }
 
-void *core_allocate(size_t size)
-{
-    if (size > UINT32_MAX || core_count.memory + size > core_memory_limit)
-        return NULL;
-    if (size > 1u << LARGEST_SHIFT)
-        return allocate_large(size);
+void *core_allocate(size_t size) {
+    if (size > UINT32_MAX || core_count.memory + size > core_memory_limit) return NULL;
+    if (size > 1u << LARGEST_SHIFT) return allocate_large(size);
     size_t class_size;
     uint32_t class = class_of(size, &class_size);
     struct block *block = free_blocks[class];
@@ -86,8 +78,7 @@ void *core_allocate(size_t size)
         size_t step = (sizeof *block + class_size + 15) & ~(size_t)15;
         if (chunk_used + step > CHUNK_BYTES) {
             struct chunk *chunk = malloc(sizeof *chunk + CHUNK_BYTES);
-            if (chunk == NULL)
-                return NULL;
+            if (chunk == NULL) return NULL;
             chunk->next = chunks;
             chunks = chunk;
             chunk_used = 0;
@@ -101,16 +92,13 @@ void *core_allocate(size_t size)
     return block + 1;
 }
 
-void *core_allocate_zeroed(size_t count, size_t size)
-{
+void *core_allocate_zeroed(size_t count, size_t size) {
     void *memory = size != 0 && count > SIZE_MAX / size ? NULL : core_allocate(count * size);
     return memory == NULL ? NULL : memset(memory, 0, count * size);
 }
 
-void core_release(void *memory)
-{
-    if (memory == NULL)
-        return;
+void core_release(void *memory) {
+    if (memory == NULL) return;
     struct block *block = (struct block *)memory - 1;
     core_count.memory -= block->size;
     if (block->class == LARGE) {
@@ -119,8 +107,7 @@ void core_release(void *memory)
             large->previous->next = large->next;
         else
             large_blocks = large->next;
-        if (large->next != NULL)
-            large->next->previous = large->previous;
+        if (large->next != NULL) large->next->previous = large->previous;
         free(large);
         return;
     }
@@ -128,8 +115,7 @@ void core_release(void *memory)
     free_blocks[block->class] = block;
 }
 
-void core_memory_drop(void)
-{
+void core_memory_drop(void) {
     while (chunks != NULL) {
         struct chunk *next = chunks->next;
         free(chunks);

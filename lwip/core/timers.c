@@ -2,20 +2,20 @@
  *
  * Theory of operation.
  *
- * TCP. lwIP counts in slow ticks of 20 ms (tcp_ticks, and `rtime` or `persist_cnt` of each PCB). Nothing happens at most of them, and at which one
- * something can happen next is written in the PCBs. So a scan computes `planned`, the number of ticks until then; those before it are only
- * counted (`advance`), when the time comes or when somebody enters the stack earlier. After any activity one tick is planned, whose scan plans the
- * next: a scan a tick at most while busy, none while idle. An established connection with nothing in flight plans none at all.
- * Delayed ACKs are the fast timer's; it is armed by activity too, 10 ms ahead.
+ * TCP. lwIP counts in slow ticks of 20 ms (tcp_ticks, and `rtime` or `persist_cnt` of each PCB). Nothing happens at most of them,
+ * and at which one something can happen next is written in the PCBs. So a scan computes `planned`, the number of ticks until then;
+ * those before it are only counted (`advance`), when the time comes or when somebody enters the stack earlier. After any activity
+ * one tick is planned, whose scan plans the next: a scan a tick at most while busy, none while idle. An established connection with
+ * nothing in flight plans none at all. Delayed ACKs are the fast timer's; it is armed by activity too, 10 ms ahead.
  *
- * How long silence is endured. lwIP backs off by at most 2^7 from an RTO that is tiny here, and gives up after TCP_MAXRTX retries: seconds. Instead
- * the RTO doubles without that limit up to 120 s, and `nrtx` (and the count of zero-window probes) is held below the limit until the
- * silence has lasted as long as Linux endures it. SYNs double from 1 s, as Linux's. A PCB in LAST-ACK lives as long as its data is retransmitted
- * (lwIP would drop it, data in flight included, after 2 MSL).
+ * How long silence is endured. lwIP backs off by at most 2^7 from an RTO that is tiny here, and gives up after TCP_MAXRTX retries:
+ * seconds. Instead the RTO doubles without that limit up to 120 s, and `nrtx` (and the count of zero-window probes) is held below
+ * the limit until the silence has lasted as long as Linux endures it. SYNs double from 1 s, as Linux's. A PCB in LAST-ACK lives as
+ * long as its data is retransmitted (lwIP would drop it, data in flight included, after 2 MSL).
  *
- * ARP, neighbour discovery, reassembly: once a second, at whole seconds, so that the stacks of one service wake together; only for LINGER after the
- * last activity, by when nothing is pending in them. What was missed is made up for at the next entry. Group reports (IGMP, MLD): every
- * 100 ms while a report is due.
+ * ARP, neighbour discovery, reassembly: once a second, at whole seconds, so that the stacks of one service wake together; only for
+ * LINGER after the last activity, by when nothing is pending in them. What was missed is made up for at the next entry. Group
+ * reports (IGMP, MLD): every 100 ms while a report is due.
  */
 #include "core_internal.h"
 #include "lwip/etharp.h"
@@ -46,17 +46,17 @@ static uint64_t linger_until_us;
 static uint64_t next_group_us = LWIP_CORE_NEVER;
 bool core_entry_was_quiet;
 
-/* A PCB's silence, in its ext arg: when it began (ms, never 0), how often the RTO has doubled, whether the coming tick is to retransmit, `nrtx`
- * before it (a segment that still waits for its neighbour's address is not retransmitted). */
-#define SILENCE(since, doublings, fires, nrtx) ((void *)((uintptr_t)(since) << 32 | (uintptr_t)(doublings) << 16 | (uintptr_t)(fires) << 8 | (nrtx)))
+/* A PCB's silence, in its ext arg: when it began (ms, never 0), how often the RTO has doubled, whether the coming tick is to
+ * retransmit, `nrtx` before it (a segment that still waits for its neighbour's address is not retransmitted). */
+#define SILENCE(since, doublings, fires, nrtx)                                                                                     \
+    ((void *)((uintptr_t)(since) << 32 | (uintptr_t)(doublings) << 16 | (uintptr_t)(fires) << 8 | (nrtx)))
 #define SILENCE_SINCE(data) ((uint32_t)((uintptr_t)(data) >> 32))
 #define SILENCE_DOUBLINGS(data) (((uintptr_t)(data) >> 16) & 0xff)
 #define SILENCE_FIRES(data) (((uintptr_t)(data) >> 8) & 1)
-#define SILENCE_NRTX(data) ((uintptr_t)(data) & 0xff)
+#define SILENCE_NRTX(data) ((uintptr_t)(data)&0xff)
 _Static_assert(sizeof(uintptr_t) == 8, "the ext arg holds all of it");
 
-void core_timers_start(void)
-{
+void core_timers_start(void) {
     last_tick_us = core_now_us;
     last_second_us = core_now_us - core_now_us % SECOND_US;
     if (tcp_ext_arg_alloc_id() != EXT_ARG || tcp_ext_arg_alloc_id() != LWIP_CORE_EXT_ARG_SERVER)
@@ -66,19 +66,12 @@ void core_timers_start(void)
 /* ---- TCP ---- */
 
 /* Ticks until `idle` exceeds `limit`. */
-static uint32_t ticks_beyond(uint32_t idle, uint32_t limit)
-{
-    return idle > limit ? 1 : limit - idle + 1;
-}
+static uint32_t ticks_beyond(uint32_t idle, uint32_t limit) { return idle > limit ? 1 : limit - idle + 1; }
 
-static uint32_t smaller(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
+static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 /* Slow ticks until something may happen to an active PCB (tcp_slowtmr, condition by condition). */
-static uint32_t ticks_until(const struct tcp_pcb *pcb)
-{
+static uint32_t ticks_until(const struct tcp_pcb *pcb) {
     static const uint8_t persist_backoff[7] = {3, 6, 12, 24, 48, 96, 120}; /* tcp.c's */
     uint32_t ticks = NEVER_TICKS, idle = tcp_ticks - pcb->tmr;
     if (pcb->nrtx >= (pcb->state == SYN_SENT ? TCP_SYNMAXRTX : TCP_MAXRTX) || pcb->persist_probe >= TCP_MAXRTX)
@@ -93,12 +86,10 @@ static uint32_t ticks_until(const struct tcp_pcb *pcb)
     }
     if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT))
         ticks = smaller(ticks, ticks_beyond(idle, (pcb->keep_idle + pcb->keep_cnt_sent * pcb->keep_intvl) / TCP_SLOW_INTERVAL));
-    if (pcb->ooseq != NULL)
-        ticks = smaller(ticks, ticks_beyond(idle, (uint32_t)pcb->rto * TCP_OOSEQ_TIMEOUT));
+    if (pcb->ooseq != NULL) ticks = smaller(ticks, ticks_beyond(idle, (uint32_t)pcb->rto * TCP_OOSEQ_TIMEOUT));
     if (pcb->state == FIN_WAIT_2 && (pcb->flags & TF_RXCLOSED))
         ticks = smaller(ticks, ticks_beyond(idle, TCP_FIN_WAIT_TIMEOUT / TCP_SLOW_INTERVAL));
-    if (pcb->state == SYN_RCVD)
-        ticks = smaller(ticks, ticks_beyond(idle, TCP_SYN_RCVD_TIMEOUT / TCP_SLOW_INTERVAL));
+    if (pcb->state == SYN_RCVD) ticks = smaller(ticks, ticks_beyond(idle, TCP_SYN_RCVD_TIMEOUT / TCP_SLOW_INTERVAL));
     if (pcb->state == LAST_ACK && pcb->unacked == NULL && pcb->unsent == NULL)
         ticks = smaller(ticks, ticks_beyond(idle, 2 * TCP_MSL / TCP_SLOW_INTERVAL));
     if (pcb->poll != NULL)
@@ -107,8 +98,7 @@ static uint32_t ticks_until(const struct tcp_pcb *pcb)
 }
 
 /* Plan: when is the next tick at which something may happen? Arms the fast timer too. */
-static void scan(void)
-{
+static void scan(void) {
     planned = NEVER_TICKS;
     for (const struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
         planned = smaller(planned, ticks_until(pcb));
@@ -120,43 +110,34 @@ static void scan(void)
 }
 
 /* Count ticks at which, by plan, nothing happens. */
-static void advance(uint32_t ticks)
-{
+static void advance(uint32_t ticks) {
     tcp_ticks += ticks;
     last_tick_us += ticks * TICK_US;
-    if (planned != NEVER_TICKS)
-        planned -= ticks;
+    if (planned != NEVER_TICKS) planned -= ticks;
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next) {
         if (pcb->persist_backoff > 0)
             pcb->persist_cnt = (u8_t)smaller(pcb->persist_cnt + ticks, UINT8_MAX);
         else if (pcb->rtime >= 0)
             pcb->rtime = (s16_t)smaller((uint32_t)pcb->rtime + ticks, INT16_MAX);
-        if (pcb->poll != NULL)
-            pcb->polltmr = (u8_t)smaller(pcb->polltmr + ticks, UINT8_MAX);
+        if (pcb->poll != NULL) pcb->polltmr = (u8_t)smaller(pcb->polltmr + ticks, UINT8_MAX);
     }
 }
 
-static void before_tick(struct tcp_pcb *pcb)
-{
+static void before_tick(struct tcp_pcb *pcb) {
     void **silence = &pcb->ext_args[EXT_ARG].data;
-    if (pcb->nrtx == 0 && pcb->persist_probe == 0)
-        *silence = NULL;
+    if (pcb->nrtx == 0 && pcb->persist_probe == 0) *silence = NULL;
     bool fires = pcb->persist_backoff == 0 && pcb->rtime >= 0 && pcb->rtime + 1 >= pcb->rto;
     *silence = SILENCE(SILENCE_SINCE(*silence), SILENCE_DOUBLINGS(*silence), fires, pcb->nrtx);
-    if (pcb->state == LAST_ACK && (pcb->unacked != NULL || pcb->unsent != NULL))
-        pcb->tmr = tcp_ticks;
+    if (pcb->state == LAST_ACK && (pcb->unacked != NULL || pcb->unsent != NULL)) pcb->tmr = tcp_ticks;
 }
 
-static void after_tick(struct tcp_pcb *pcb)
-{
+static void after_tick(struct tcp_pcb *pcb) {
     void **silence = &pcb->ext_args[EXT_ARG].data;
     uint32_t now_ms = (uint32_t)(core_now_us / 1000) | 1; /* never 0 */
     uint32_t since = SILENCE_SINCE(*silence);
     uintptr_t doublings = SILENCE_DOUBLINGS(*silence);
-    if (pcb->nrtx == 0 && pcb->persist_probe == 0)
-        return;
-    if (since == 0)
-        since = now_ms;
+    if (pcb->nrtx == 0 && pcb->persist_probe == 0) return;
+    if (since == 0) since = now_ms;
     if (SILENCE_FIRES(*silence) && pcb->nrtx != SILENCE_NRTX(*silence)) {
         uint32_t rto = pcb->state == SYN_SENT ? RTO_INITIAL_TICKS : (uint32_t)LWIP_MAX((pcb->sa >> 3) + pcb->sv, 1);
         doublings = doublings < 15 ? doublings + 1 : doublings;
@@ -164,15 +145,12 @@ static void after_tick(struct tcp_pcb *pcb)
     }
     *silence = SILENCE(since, doublings, 0, 0);
     if (pcb->state != SYN_SENT && now_ms - since < SILENCE_MAX_MS) {
-        if (pcb->nrtx >= TCP_MAXRTX - 1)
-            pcb->nrtx = TCP_MAXRTX - 2;
-        if (pcb->persist_probe >= TCP_MAXRTX - 1)
-            pcb->persist_probe = TCP_MAXRTX - 2;
+        if (pcb->nrtx >= TCP_MAXRTX - 1) pcb->nrtx = TCP_MAXRTX - 2;
+        if (pcb->persist_probe >= TCP_MAXRTX - 1) pcb->persist_probe = TCP_MAXRTX - 2;
     }
 }
 
-static void tick(void)
-{
+static void tick(void) {
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next)
         before_tick(pcb);
     tcp_slowtmr(); /* counts tcp_ticks */
@@ -182,14 +160,12 @@ static void tick(void)
     scan();
 }
 
-static void run_tcp(void)
-{
+static void run_tcp(void) {
     if (core_now_us >= next_fast_us) {
         next_fast_us = LWIP_CORE_NEVER;
         tcp_fasttmr();
     }
-    if (planned == NEVER_TICKS || core_now_us < last_tick_us + planned * TICK_US)
-        return;
+    if (planned == NEVER_TICKS || core_now_us < last_tick_us + planned * TICK_US) return;
     advance(planned - 1);
     tick();
     /* Late by more than a tick: count what is left, but let nothing fire twice for one delay of ours. */
@@ -204,12 +180,10 @@ static void run_tcp(void)
 
 /* ---- once a second ---- */
 
-static void run_seconds(void)
-{
+static void run_seconds(void) {
     uint64_t missed = (core_now_us - last_second_us) / SECOND_US;
     last_second_us += missed * SECOND_US;
-    if (missed > MISSED_SECONDS_MAX)
-        missed = MISSED_SECONDS_MAX;
+    if (missed > MISSED_SECONDS_MAX) missed = MISSED_SECONDS_MAX;
     for (; missed > 0; missed--) {
         etharp_tmr();
         nd6_tmr();
@@ -220,49 +194,38 @@ static void run_seconds(void)
     core_give_up_unanswered();
 }
 
-static bool report_is_due(void)
-{
+static bool report_is_due(void) {
     for (const struct igmp_group *group = netif_igmp_data(&core_netif); group != NULL; group = group->next)
-        if (group->timer > 0)
-            return true;
+        if (group->timer > 0) return true;
     for (const struct mld_group *group = netif_mld6_data(&core_netif); group != NULL; group = group->next)
-        if (group->timer > 0)
-            return true;
+        if (group->timer > 0) return true;
     return false;
 }
 
 /* ---- called by core.c ---- */
 
-void core_timers_catch_up(void)
-{
+void core_timers_catch_up(void) {
     uint32_t elapsed = (uint32_t)((core_now_us - last_tick_us) / TICK_US);
     uint32_t quiet = smaller(elapsed, planned == NEVER_TICKS ? elapsed : planned - 1);
-    if (quiet > 0)
-        advance(quiet);
-    if (next_second_us == LWIP_CORE_NEVER && core_now_us >= last_second_us + SECOND_US)
-        run_seconds();
+    if (quiet > 0) advance(quiet);
+    if (next_second_us == LWIP_CORE_NEVER && core_now_us >= last_second_us + SECOND_US) run_seconds();
 }
 
-void core_timers_activity(void)
-{
+void core_timers_activity(void) {
     if (core_entry_was_quiet) {
         core_entry_was_quiet = false;
         return;
     }
     if (tcp_active_pcbs != NULL || tcp_tw_pcbs != NULL) {
         planned = smaller(planned, 1);
-        if (next_fast_us == LWIP_CORE_NEVER)
-            next_fast_us = core_now_us + FAST_US;
+        if (next_fast_us == LWIP_CORE_NEVER) next_fast_us = core_now_us + FAST_US;
     }
     linger_until_us = core_now_us + LINGER_US;
-    if (next_second_us == LWIP_CORE_NEVER)
-        next_second_us = last_second_us + SECOND_US;
-    if (next_group_us == LWIP_CORE_NEVER && report_is_due())
-        next_group_us = core_now_us + GROUP_US;
+    if (next_second_us == LWIP_CORE_NEVER) next_second_us = last_second_us + SECOND_US;
+    if (next_group_us == LWIP_CORE_NEVER && report_is_due()) next_group_us = core_now_us + GROUP_US;
 }
 
-void core_run_timers(void)
-{
+void core_run_timers(void) {
     core_count.timer_runs++;
     run_tcp();
     if (core_now_us >= next_second_us) {
@@ -277,8 +240,7 @@ void core_run_timers(void)
     core_entry_was_quiet = true;
 }
 
-uint64_t core_deadline(void)
-{
+uint64_t core_deadline(void) {
     uint64_t deadline = planned == NEVER_TICKS ? LWIP_CORE_NEVER : last_tick_us + planned * TICK_US;
     deadline = LWIP_MIN(deadline, next_fast_us);
     deadline = LWIP_MIN(deadline, next_second_us);

@@ -33,17 +33,13 @@ bool copy_all(int source, int target) {
     char buffer[1 << 16];
     for (off_t offset = 0;;) {
         ssize_t got = pread(source, buffer, sizeof buffer, offset);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got == 0;
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return got == 0;
         offset += got;
         for (ssize_t put = 0; put < got;) {
             ssize_t n = write(target, buffer + put, static_cast<size_t>(got - put));
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n < 0)
-                return false;
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) return false;
             put += n;
         }
     }
@@ -69,8 +65,7 @@ bool CoreLibrary::load_from_memory(int source) {
         reason_ = std::string("copying: ") + std::strerror(errno);
     } else {
         handle_ = dlopen(("/proc/self/fd/" + std::to_string(memfd_)).c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (handle_ != nullptr)
-            return true;
+        if (handle_ != nullptr) return true;
         reason_ = dlerror();
     }
     close(memfd_);
@@ -87,20 +82,16 @@ bool CoreLibrary::load_from_file(int source, const std::string &folder, bool kee
     }
     bool copied = copy_all(source, file);
     close(file);
-    if (copied)
-        handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle_ == nullptr)
-        reason_ += "; " + (copied ? std::string(dlerror()) : path + ": " + std::strerror(errno));
-    if (!keep || handle_ == nullptr)
-        unlink(path.c_str());
+    if (copied) handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (handle_ == nullptr) reason_ += "; " + (copied ? std::string(dlerror()) : path + ": " + std::strerror(errno));
+    if (!keep || handle_ == nullptr) unlink(path.c_str());
     return handle_ != nullptr;
 }
 
 CoreLibrary::CoreLibrary() {
     std::string path = library_path();
     int source = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (source < 0)
-        throw CoreLibraryError(path + ": " + std::strerror(errno) + " (build it: python setup.py build_ext --inplace)");
+    if (source < 0) throw CoreLibraryError(path + ": " + std::strerror(errno) + " (build it: python setup.py build_ext --inplace)");
     bool loaded = false;
     if (const char *folder = std::getenv("NETCON_LWIP_FILES")) {
         loaded = load_from_file(source, folder, true);
@@ -112,25 +103,23 @@ CoreLibrary::CoreLibrary() {
         loaded = loaded || load_from_file(source, "/tmp", false);
     }
     close(source);
-    if (!loaded)
-        throw CoreLibraryError(path + " cannot be loaded: " + reason_);
+    if (!loaded) throw CoreLibraryError(path + " cannot be loaded: " + reason_);
     auto get = reinterpret_cast<lwip_core_table_fn>(dlsym(handle_, LWIP_CORE_SYMBOL));
     table_ = get != nullptr ? get() : nullptr;
     constexpr uint64_t ours[] = LWIP_CORE_FINGERPRINT;
     static_assert(sizeof ours == sizeof lwip_core::fingerprint);
     if (table_ == nullptr || std::memcmp(ours, table_->fingerprint, sizeof ours) != 0) {
         close_handles();
-        throw CoreLibraryError(path + " was built with other lwIP headers or options than the extension beside it: build both again");
+        throw CoreLibraryError(path +
+                               " was built with other lwIP headers or options than the extension beside it: build both again");
     }
 }
 
 CoreLibrary::~CoreLibrary() { close_handles(); }
 
 void CoreLibrary::close_handles() {
-    if (handle_ != nullptr)
-        dlclose(handle_);
-    if (memfd_ >= 0)
-        close(memfd_);
+    if (handle_ != nullptr) dlclose(handle_);
+    if (memfd_ >= 0) close(memfd_);
 }
 
 } // namespace netcon

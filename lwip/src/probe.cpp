@@ -1,8 +1,9 @@
-/* probe.cpp: lwip.Probe, the stack's self-test: one TCP connection that sends a known pattern and verifies the one it receives, and ICMP echo.
+/* probe.cpp: lwip.Probe, the stack's self-test: one TCP connection that sends a known pattern and verifies the one it receives, and
+ * ICMP echo.
  *
- * Theory of operation. It uses lwIP's API as the socket server does, without descriptors: on a manual reactor two probes on two stacks are a whole TCP
- * conversation in virtual time. Its callbacks run under the stack's trap; they touch plain fields only. The pattern is a function of a
- * seed and the byte's position, so that a lost, repeated, moved or changed byte is seen, and where.
+ * Theory of operation. It uses lwIP's API as the socket server does, without descriptors: on a manual reactor two probes on two
+ * stacks are a whole TCP conversation in virtual time. Its callbacks run under the stack's trap; they touch plain fields only. The
+ * pattern is a function of a seed and the byte's position, so that a lost, repeated, moved or changed byte is seen, and where.
  */
 #include <arpa/inet.h>
 #include <pybind11/stl.h>
@@ -46,8 +47,7 @@ class ProbeEnd {
         err_t error = ERR_MEM;
         bool alive = stack_->enter([&] {
             tcp_pcb *pcb = core_.tcp_new_ip_type(ip.type);
-            if (pcb == nullptr)
-                return;
+            if (pcb == nullptr) return;
             error = core_.tcp_bind(pcb, &ip, port);
             tcp_pcb *listener = error == ERR_OK ? core_.tcp_listen_with_backlog_and_err(pcb, 16, &error) : nullptr;
             if (listener == nullptr) {
@@ -56,7 +56,8 @@ class ProbeEnd {
             }
             listening_ = listener;
             core_.tcp_arg(listener, this);
-            core_.tcp_accept(listener, [](void *self, tcp_pcb *accepted, err_t) { return static_cast<ProbeEnd *>(self)->accepted(accepted); });
+            core_.tcp_accept(
+                listener, [](void *self, tcp_pcb *accepted, err_t) { return static_cast<ProbeEnd *>(self)->accepted(accepted); });
         });
         return alive ? error : err_t{ERR_CLSD};
     }
@@ -65,8 +66,7 @@ class ProbeEnd {
         err_t error = ERR_MEM;
         bool alive = stack_->enter([&] {
             tcp_pcb *pcb = core_.tcp_new_ip_type(ip.type);
-            if (pcb == nullptr)
-                return;
+            if (pcb == nullptr) return;
             adopt(pcb);
             error = core_.tcp_connect(pcb, &ip, port, [](void *self, tcp_pcb *, err_t) -> err_t {
                 auto *probe = static_cast<ProbeEnd *>(self);
@@ -74,8 +74,7 @@ class ProbeEnd {
                 probe->pump();
                 return ERR_OK;
             });
-            if (error != ERR_OK)
-                core_.tcp_abort(release());
+            if (error != ERR_OK) core_.tcp_abort(release());
         });
         return alive ? error : err_t{ERR_CLSD};
     }
@@ -89,8 +88,7 @@ class ProbeEnd {
         enter_pump();
     }
     void keepalive(uint32_t idle_ms, uint32_t interval_ms, uint32_t count) {
-        if (pcb_ == nullptr)
-            return;
+        if (pcb_ == nullptr) return;
         ip_set_option(pcb_, SOF_KEEPALIVE);
         pcb_->keep_idle = idle_ms;
         pcb_->keep_intvl = interval_ms;
@@ -99,8 +97,7 @@ class ProbeEnd {
     }
     void pause(bool paused) {
         paused_ = paused;
-        if (paused_)
-            return;
+        if (paused_) return;
         stack_->enter([&] {
             while (pcb_ != nullptr && held_ > 0) {
                 auto step = static_cast<uint16_t>(std::min<uint64_t>(held_, 0xffff));
@@ -111,8 +108,7 @@ class ProbeEnd {
     }
     void abort() {
         stack_->enter([&] {
-            if (pcb_ != nullptr)
-                core_.tcp_abort(release());
+            if (pcb_ != nullptr) core_.tcp_abort(release());
         });
     }
 
@@ -123,8 +119,7 @@ class ProbeEnd {
             raw_pcb *&raw = is_ip6 ? raw6_ : raw4_;
             if (raw == nullptr) {
                 raw = core_.raw_new_ip_type(ip.type, is_ip6 ? IP6_NEXTH_ICMP6 : IP_PROTO_ICMP);
-                if (raw == nullptr)
-                    return;
+                if (raw == nullptr) return;
                 if (is_ip6) {
                     raw->chksum_reqd = 1;
                     raw->chksum_offset = 2;
@@ -138,8 +133,7 @@ class ProbeEnd {
             }
             size_t size = sizeof(icmp_echo_hdr) + length;
             pbuf *packet = core_.pbuf_alloc(PBUF_IP, static_cast<u16_t>(size), PBUF_RAM);
-            if (packet == nullptr)
-                return;
+            if (packet == nullptr) return;
             auto *bytes = static_cast<uint8_t *>(packet->payload);
             std::memset(bytes, 0, size);
             bytes[0] = is_ip6 ? uint8_t{ICMP6_TYPE_EREQ} : uint8_t{ICMP_ECHO};
@@ -159,8 +153,7 @@ class ProbeEnd {
     }
 
     void close() {
-        if (core_gone_)
-            return;
+        if (core_gone_) return;
         abort();
         stack_->enter([&] {
             if (listening_ != nullptr) {
@@ -168,8 +161,7 @@ class ProbeEnd {
                 core_.tcp_close(listening_);
             }
             for (raw_pcb *raw : {raw4_, raw6_})
-                if (raw != nullptr)
-                    core_.raw_remove(raw);
+                if (raw != nullptr) core_.raw_remove(raw);
         });
         listening_ = nullptr;
         raw4_ = raw6_ = nullptr;
@@ -183,14 +175,14 @@ class ProbeEnd {
         int error, mss;
     };
     State state() const {
-        return {connected_, eof_, pcb_ != nullptr, sent_, acknowledged_, received_, bad_at_, echo_replies_, error_, pcb_ != nullptr ? pcb_->mss : 0};
+        return {connected_, eof_,    pcb_ != nullptr, sent_,  acknowledged_,
+                received_,  bad_at_, echo_replies_,   error_, pcb_ != nullptr ? pcb_->mss : 0};
     }
 
   private:
     void forget_stack(err_t error) {
         core_gone_ = true;
-        if (pcb_ != nullptr || listening_ != nullptr)
-            error_ = error;
+        if (pcb_ != nullptr || listening_ != nullptr) error_ = error;
         pcb_ = listening_ = nullptr;
         raw4_ = raw6_ = nullptr;
     }
@@ -226,8 +218,7 @@ class ProbeEnd {
 
     err_t accepted(tcp_pcb *pcb) {
         if (pcb == nullptr || pcb_ != nullptr) {
-            if (pcb != nullptr)
-                core_.tcp_abort(pcb);
+            if (pcb != nullptr) core_.tcp_abort(pcb);
             return ERR_ABRT;
         }
         connected_ = true;
@@ -246,8 +237,7 @@ class ProbeEnd {
         for (const pbuf *part = data; part != nullptr; part = part->next) {
             const auto *bytes = static_cast<const uint8_t *>(part->payload);
             for (size_t i = 0; i < part->len; i++, received_++)
-                if (bytes[i] != pattern(seed_, received_) && bad_at_ == UINT64_MAX)
-                    bad_at_ = received_;
+                if (bytes[i] != pattern(seed_, received_) && bad_at_ == UINT64_MAX) bad_at_ = received_;
         }
         if (paused_)
             held_ += data->tot_len;
@@ -262,8 +252,7 @@ class ProbeEnd {
         u16_t skip = is_ip6 ? IP6_HLEN : IP_HLEN;
         u16_t got = core_.pbuf_copy_partial(packet, bytes, sizeof bytes, skip);
         bool reply = got >= sizeof(icmp_echo_hdr) && bytes[0] == (is_ip6 ? uint8_t{ICMP6_TYPE_EREP} : uint8_t{ICMP_ER});
-        if (!reply)
-            return 0;
+        if (!reply) return 0;
         for (size_t i = sizeof(icmp_echo_hdr); i < got; i++)
             reply = reply && bytes[i] == pattern(seed_, i - sizeof(icmp_echo_hdr));
         echo_replies_ += reply;
@@ -273,21 +262,18 @@ class ProbeEnd {
 
     /* Under the trap. */
     void pump() {
-        if (pcb_ == nullptr || !connected_)
-            return;
+        if (pcb_ == nullptr || !connected_) return;
         uint8_t chunk[4096];
         while (sent_ < to_send_) {
-            size_t room = std::min<uint64_t>({sizeof chunk, to_send_ - sent_, tcp_sndbuf(pcb_), in_flight_max - std::min(in_flight_max, sent_ - acknowledged_)});
-            if (room == 0)
-                break;
+            size_t room = std::min<uint64_t>(
+                {sizeof chunk, to_send_ - sent_, tcp_sndbuf(pcb_), in_flight_max - std::min(in_flight_max, sent_ - acknowledged_)});
+            if (room == 0) break;
             for (size_t i = 0; i < room; i++)
                 chunk[i] = pattern(seed_, sent_ + i);
-            if (core_.tcp_write(pcb_, chunk, static_cast<u16_t>(room), TCP_WRITE_FLAG_COPY) != ERR_OK)
-                break;
+            if (core_.tcp_write(pcb_, chunk, static_cast<u16_t>(room), TCP_WRITE_FLAG_COPY) != ERR_OK) break;
             sent_ += room;
         }
-        if (finish_ && sent_ == to_send_ && !finished_)
-            finished_ = core_.tcp_shutdown(pcb_, 0, 1) == ERR_OK;
+        if (finish_ && sent_ == to_send_ && !finished_) finished_ = core_.tcp_shutdown(pcb_, 0, 1) == ERR_OK;
         core_.tcp_output(pcb_);
     }
     void enter_pump() {
@@ -333,8 +319,7 @@ ip_addr_t probe_ip(const std::string &text) {
 }
 
 void check(err_t error, const char *what) {
-    if (error == ERR_OK)
-        return;
+    if (error == ERR_OK) return;
     PyErr_SetString(stack_error_type(), (std::string(what) + ": lwIP error " + std::to_string(error)).c_str());
     throw py::error_already_set();
 }
@@ -367,13 +352,16 @@ void bind_probe(py::module_ &module) {
             [](PyProbe &self, const std::string &ip, int sequence, int length) {
                 ip_addr_t address = probe_ip(ip);
                 err_t error = ERR_OK;
-                self.reactor.call([&] { error = self.end->ping(address, static_cast<uint16_t>(sequence), static_cast<uint16_t>(length)); });
+                self.reactor.call(
+                    [&] { error = self.end->ping(address, static_cast<uint16_t>(sequence), static_cast<uint16_t>(length)); });
                 check(error, "ping");
             },
             py::arg("ip"), py::arg("sequence") = 1, py::arg("length") = 32)
-        .def("send", [](PyProbe &self, uint64_t bytes) { self.reactor.call([&] { self.end->send(bytes); }); }, py::arg("count"))
+        .def(
+            "send", [](PyProbe &self, uint64_t bytes) { self.reactor.call([&] { self.end->send(bytes); }); }, py::arg("count"))
         .def("finish", [](PyProbe &self) { self.reactor.call([&] { self.end->finish(); }); })
-        .def("pause", [](PyProbe &self, bool paused) { self.reactor.call([&] { self.end->pause(paused); }); }, py::arg("paused"))
+        .def(
+            "pause", [](PyProbe &self, bool paused) { self.reactor.call([&] { self.end->pause(paused); }); }, py::arg("paused"))
         .def(
             "keepalive",
             [](PyProbe &self, uint32_t idle_ms, uint32_t interval_ms, uint32_t count) {

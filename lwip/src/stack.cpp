@@ -12,8 +12,7 @@ namespace netcon {
 /* ---- Outbox ---- */
 
 bool Outbox::append(const pbuf *frame) {
-    if (count_ == frames_max || used_ + frame->tot_len > bytes_max)
-        return false;
+    if (count_ == frames_max || used_ + frame->tot_len > bytes_max) return false;
     if (!bytes_) {
         bytes_.reset(new (std::nothrow) uint8_t[bytes_max]);
         frames_.reset(new (std::nothrow) netcon_frame[frames_max]);
@@ -36,8 +35,7 @@ bool Outbox::append(const pbuf *frame) {
 
 void Outbox::take(size_t count) {
     head_ += count;
-    if (empty())
-        clear();
+    if (empty()) clear();
 }
 
 /* ---- life ---- */
@@ -70,7 +68,8 @@ Stack::Stack(const netcon_reactor_api *api, StackConfig config) : api_(api), con
         .abi_version = NETCON_ETHERNET_END_ABI,
         .size = sizeof end_,
         .self = this,
-        .deliver = [](void *self, const netcon_frame *frames, size_t count) { return static_cast<Stack *>(self)->deliver(frames, count); },
+        .deliver = [](void *self, const netcon_frame *frames,
+                      size_t count) { return static_cast<Stack *>(self)->deliver(frames, count); },
         .resume =
             [](void *self) {
                 auto *stack = static_cast<Stack *>(self);
@@ -82,13 +81,14 @@ Stack::Stack(const netcon_reactor_api *api, StackConfig config) : api_(api), con
                 auto *stack = static_cast<Stack *>(self);
                 stack->peer_ = peer;
                 stack->blocked_ = false;
-                if (stack->running())
-                    stack->schedule();
+                if (stack->running()) stack->schedule();
             },
     };
     lwip_core_config core_config{};
     core_config.owner = this;
-    core_config.transmit = [](void *owner, pbuf *frame) -> err_t { return static_cast<Stack *>(owner)->queue_.append(frame) ? ERR_OK : ERR_WOULDBLOCK; };
+    core_config.transmit = [](void *owner, pbuf *frame) -> err_t {
+        return static_cast<Stack *>(owner)->queue_.append(frame) ? ERR_OK : ERR_WOULDBLOCK;
+    };
     fill_key(core_config.key, config_.seed);
     core_config.now_us = api_->now_us(api_->reactor);
     core_config.memory_limit = config_.memory_limit;
@@ -103,8 +103,7 @@ Stack::Stack(const netcon_reactor_api *api, StackConfig config) : api_(api), con
             stack->schedule();
         },
         this);
-    if (timer_ == nullptr)
-        throw std::bad_alloc();
+    if (timer_ == nullptr) throw std::bad_alloc();
     if (!core_->start(&core_config)) {
         std::string text = core_->failure();
         api_->timer_free(timer_);
@@ -129,8 +128,7 @@ void Stack::close() {
 
 /* The listeners, then the memory. */
 void Stack::end_core() {
-    if (core_ended_)
-        return;
+    if (core_ended_) return;
     core_ended_ = true;
     api_->timer_free(timer_);
     timer_ = nullptr;
@@ -158,15 +156,12 @@ void Stack::inject_failure(const char *text) {
 /* ---- in and out of lwIP ---- */
 
 bool Stack::call_core(void (*fn)(void *), void *context) {
-    if (state_ != State::running)
-        return false;
+    if (state_ != State::running) return false;
     bool outermost = !inside_;
     inside_ = true;
-    if (outermost)
-        core_->set_time(api_->now_us(api_->reactor));
+    if (outermost) core_->set_time(api_->now_us(api_->reactor));
     bool alive = core_->enter(fn, context);
-    if (outermost)
-        inside_ = false;
+    if (outermost) inside_ = false;
     if (!alive) {
         state_ = State::failed;
         failure_ = core_->failure();
@@ -175,11 +170,11 @@ bool Stack::call_core(void (*fn)(void *), void *context) {
 }
 
 void Stack::schedule() {
-    if (settle_scheduled_ || core_ended_)
-        return;
+    if (settle_scheduled_ || core_ended_) return;
     settle_scheduled_ = true;
     keep_ = shared_from_this();
-    api_->defer(api_->reactor, [](void *self) { static_cast<Stack *>(self)->settle(); }, this);
+    api_->defer(
+        api_->reactor, [](void *self) { static_cast<Stack *>(self)->settle(); }, this);
 }
 
 void Stack::settle() {
@@ -197,14 +192,14 @@ void Stack::settle() {
             lwip_core *core;
             bool did;
         } poll{core_, false};
-        call_core([](void *context) {
-            auto *call = static_cast<decltype(poll) *>(context);
-            call->did = call->core->poll();
-        }, &poll);
-        if (!poll.did && (queue_.empty() || blocked_))
-            break;
-        if (round == rounds - 1 && !blocked_)
-            schedule();
+        call_core(
+            [](void *context) {
+                auto *call = static_cast<decltype(poll) *>(context);
+                call->did = call->core->poll();
+            },
+            &poll);
+        if (!poll.did && (queue_.empty() || blocked_)) break;
+        if (round == rounds - 1 && !blocked_) schedule();
     }
     if (state_ != State::running) {
         end_core();
@@ -226,15 +221,12 @@ void Stack::arm() {
 }
 
 void Stack::flush() {
-    if (flushing_ || blocked_)
-        return;
+    if (flushing_ || blocked_) return;
     flushing_ = true;
     while (true) {
-        if (sending_.empty())
-            std::swap(sending_, queue_);
+        if (sending_.empty()) std::swap(sending_, queue_);
         size_t count = sending_.size();
-        if (count == 0)
-            break;
+        if (count == 0) break;
         if (peer_ == nullptr) {
             frames_dropped_ += count;
             sending_.clear();

@@ -1,9 +1,10 @@
 /* stack.hpp: one TCP/IP stack: a private copy of lwIP, its end of an Ethernet link, its timer on the reactor.
  *
  * Theory of operation. Frames arrive in batches (netcon_ethernet_end::deliver) and go into lwIP at once. What lwIP sends is copied
- * into an outbox; at the end of the reactor's batch `settle` hands the outbox to the peer, polls packets to ourselves, and arms the timer for the
- * next thing that lwIP has to do (never, if there is none). A peer that takes fewer frames blocks the outbox until it resumes;
- * a full outbox refuses lwIP's output (ERR_WOULDBLOCK), which then stays in the PCBs and is tried again when there is room.
+ * into an outbox; at the end of the reactor's batch `settle` hands the outbox to the peer, polls packets to ourselves, and arms the
+ * timer for the next thing that lwIP has to do (never, if there is none). A peer that takes fewer frames blocks the outbox until it
+ * resumes; a full outbox refuses lwIP's output (ERR_WOULDBLOCK), which then stays in the PCBs and is tried again when there is
+ * room.
  *
  * How to use it (the socket server):
  *
@@ -12,15 +13,16 @@
  *
  *         bool alive = stack->enter([&] { error = stack->core().tcp_write(pcb, data, length, 0); });
  *
- *     An lwIP assertion jumps out of it: `enter` returns false, the stack has failed, and what the lambda had not finished is not done.
- *     The jump runs no destructor. So neither the lambda, nor any frame between it and lwIP, may hold something that owns (a string, a
- *     vector being filled, a lock, a unique_ptr); capture references to what lives outside. `enter` nests; it also may be called from lwIP's callbacks.
- *   - lwIP's callbacks (recv, sent, err, accept, poll) run inside `enter`, under the same rule: they must not throw and must only enqueue:
- *     set fields, append to a preallocated or intrusive list, keep the pbuf pointer. Work happens after `enter` returned.
+ *     An lwIP assertion jumps out of it: `enter` returns false, the stack has failed, and what the lambda had not finished is not
+ * done. The jump runs no destructor. So neither the lambda, nor any frame between it and lwIP, may hold something that owns (a
+ * string, a vector being filled, a lock, a unique_ptr); capture references to what lives outside. `enter` nests; it also may be
+ * called from lwIP's callbacks.
+ *   - lwIP's callbacks (recv, sent, err, accept, poll) run inside `enter`, under the same rule: they must not throw and must only
+ * enqueue: set fields, append to a preallocated or intrusive list, keep the pbuf pointer. Work happens after `enter` returned.
  *   - No flush is needed: `enter` schedules `settle`. tcp_output after tcp_write is yours.
- *   - Failure: `enter` (and `running`) are false at once; at the end of the batch every `on_failure` function is called, and when they have
- *     returned the stack's memory is dropped: all PCB and pbuf pointers of it are dead, and must not be freed or touched. The same happens
- *     when the stack is closed.
+ *   - Failure: `enter` (and `running`) are false at once; at the end of the batch every `on_failure` function is called, and when
+ * they have returned the stack's memory is dropped: all PCB and pbuf pointers of it are dead, and must not be freed or touched. The
+ * same happens when the stack is closed.
  */
 #pragma once
 
@@ -91,7 +93,8 @@ class Stack : public std::enable_shared_from_this<Stack> {
     template <class Fn> bool enter(Fn &&fn) {
         using Call = std::remove_reference_t<Fn>;
         static_assert(std::is_trivially_destructible_v<Call>, "an assertion jumps over it: capture references");
-        bool alive = call_core([](void *context) { (*static_cast<Call *>(context))(); }, const_cast<std::remove_const_t<Call> *>(&fn));
+        bool alive =
+            call_core([](void *context) { (*static_cast<Call *>(context))(); }, const_cast<std::remove_const_t<Call> *>(&fn));
         schedule();
         return alive;
     }
@@ -116,7 +119,7 @@ class Stack : public std::enable_shared_from_this<Stack> {
 
     struct Stats {
         lwip_core_counters core;
-        uint64_t frames_dropped;    /* no peer, or the stack is not running */
+        uint64_t frames_dropped;     /* no peer, or the stack is not running */
         uint64_t deliveries_refused; /* the peer took fewer than offered */
         uint64_t tcp_drops, checksum_errors;
     };

@@ -51,8 +51,7 @@ lwip_core_route parse_route(const std::string &net, const std::optional<std::str
     auto slash = net.find('/');
     lwip_core_route route{};
     int bits = -1;
-    if (slash != std::string::npos)
-        std::from_chars(net.data() + slash + 1, net.data() + net.size(), bits);
+    if (slash != std::string::npos) std::from_chars(net.data() + slash + 1, net.data() + net.size(), bits);
     route.network = parse_ip(net.substr(0, slash));
     if (bits < 0 || bits > (route.network.type == IPADDR_TYPE_V6 ? 128 : 32))
         throw py::value_error("a route is (\"network/bits\", gateway or None), not " + net);
@@ -68,7 +67,8 @@ lwip_core_route parse_route(const std::string &net, const std::optional<std::str
 
 uint16_t checked_mtu(int mtu) {
     if (mtu < mtu_min || mtu > mtu_max)
-        throw py::value_error("the MTU must be " + std::to_string(mtu_min) + " to " + std::to_string(mtu_max) + ", not " + std::to_string(mtu));
+        throw py::value_error("the MTU must be " + std::to_string(mtu_min) + " to " + std::to_string(mtu_max) + ", not " +
+                              std::to_string(mtu));
     return static_cast<uint16_t>(mtu);
 }
 
@@ -87,11 +87,10 @@ void check(err_t error, const Stack &stack, const std::string &what) {
     }
 }
 
-std::unique_ptr<PyStack> make_stack(py::object reactor, const std::string &mac, int mtu, std::string name, std::optional<uint64_t> seed) {
-    if (mac.size() != 6)
-        throw py::value_error("a MAC has 6 bytes, not " + std::to_string(mac.size()));
-    if (mac[0] & 1)
-        throw py::value_error("a stack's MAC must be a unicast address");
+std::unique_ptr<PyStack> make_stack(py::object reactor, const std::string &mac, int mtu, std::string name,
+                                    std::optional<uint64_t> seed) {
+    if (mac.size() != 6) throw py::value_error("a MAC has 6 bytes, not " + std::to_string(mac.size()));
+    if (mac[0] & 1) throw py::value_error("a stack's MAC must be a unicast address");
     StackConfig config;
     std::memcpy(config.mac.data(), mac.data(), 6);
     config.mtu = checked_mtu(mtu);
@@ -128,8 +127,9 @@ py::dict stats_of(PyStack &self) {
 py::object ethernet_end(PyStack &self) {
     auto *keep = new std::shared_ptr<Stack>(self.stack);
     void *end = const_cast<netcon_ethernet_end *>(self.stack->end());
-    PyObject *capsule = PyCapsule_New(end, NETCON_ETHERNET_END_CAPSULE,
-                                      [](PyObject *object) { delete static_cast<std::shared_ptr<Stack> *>(PyCapsule_GetContext(object)); });
+    PyObject *capsule = PyCapsule_New(end, NETCON_ETHERNET_END_CAPSULE, [](PyObject *object) {
+        delete static_cast<std::shared_ptr<Stack> *>(PyCapsule_GetContext(object));
+    });
     if (capsule == nullptr) {
         delete keep;
         throw py::error_already_set();
@@ -159,8 +159,7 @@ PyStack::PyStack(py::object reactor_capsule, StackConfig config) : reactor(std::
 }
 
 PyStack::~PyStack() {
-    if (stack)
-        reactor.call([&] { stack->close(); });
+    if (stack) reactor.call([&] { stack->close(); });
 }
 
 std::shared_ptr<Stack> stack_from_python(py::handle object) { return py::cast<PyStack &>(object).stack; }
@@ -168,14 +167,16 @@ std::shared_ptr<Stack> stack_from_python(py::handle object) { return py::cast<Py
 PyObject *stack_error_type() { return stack_error; }
 
 void bind_stack(py::module_ &module) {
-    stack_error = PyErr_NewExceptionWithDoc("lwip.StackError", "A call that the stack refused, or a stack that has failed (an lwIP assertion ended it).",
-                                            nullptr, nullptr);
+    stack_error = PyErr_NewExceptionWithDoc(
+        "lwip.StackError", "A call that the stack refused, or a stack that has failed (an lwIP assertion ended it).", nullptr,
+        nullptr);
     module.add_object("StackError", py::handle(stack_error));
     py::class_<PyStack>(module, "Stack", "One TCP/IP stack: a private copy of lwIP with one Ethernet interface.")
         .def(py::init([](py::object reactor, const py::bytes &mac, int mtu, std::string name, std::optional<uint64_t> seed) {
                  return make_stack(std::move(reactor), static_cast<std::string>(mac), mtu, std::move(name), seed);
              }),
-             py::arg("reactor"), py::kw_only(), py::arg("mac"), py::arg("mtu") = 2800, py::arg("name") = "", py::arg("seed") = py::none())
+             py::arg("reactor"), py::kw_only(), py::arg("mac"), py::arg("mtu") = 2800, py::arg("name") = "",
+             py::arg("seed") = py::none())
         .def("ethernet_end", &ethernet_end)
         .def(
             "add_address",
@@ -236,7 +237,8 @@ void bind_stack(py::module_ &module) {
                                    return text;
                                })
         .def(
-            "inject_failure", [](PyStack &self, const std::string &text) { self.reactor.call([&] { self.stack->inject_failure(text.c_str()); }); },
+            "inject_failure",
+            [](PyStack &self, const std::string &text) { self.reactor.call([&] { self.stack->inject_failure(text.c_str()); }); },
             py::arg("text"))
         .def("stats", &stats_of)
         .def("close", [](PyStack &self) { self.reactor.call([&] { self.stack->close(); }); });

@@ -17,8 +17,8 @@ class ReactorRef {
     explicit ReactorRef(pybind11::object capsule);
     const netcon_reactor_api *api() const { return api_; }
 
-    /* Run fn() on the reactor's thread and wait, without the GIL; its exception comes out here. Once the reactor has stopped its thread is
-     * joined: then it runs here. */
+    /* Run fn() on the reactor's thread and wait, without the GIL; its exception comes out here. Once the reactor has stopped its
+     * thread is joined: then it runs here. */
     template <class Fn> void call(Fn &&fn) const {
         struct Call {
             Fn *fn;
@@ -33,10 +33,8 @@ class ReactorRef {
                 call->error = std::current_exception();
             }
         };
-        if (api_->call(api_->reactor, run, &call) != 0)
-            run(&call);
-        if (call.error)
-            std::rethrow_exception(call.error);
+        if (api_->call(api_->reactor, run, &call) != 0) run(&call);
+        if (call.error) std::rethrow_exception(call.error);
     }
 
   private:
