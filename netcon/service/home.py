@@ -236,7 +236,11 @@ class Home:
         self.write("zerotier-one.port", str(port).encode(), durable=False)
         self.write("zerotier-one.pid", str(os.getpid()).encode(), durable=False)
 
+    def last_port(self) -> int | None:
+        """The primary port of the last start."""
+        text = (self.read("zerotier-one.port") or b"").decode("ascii", "replace")
+        return int(text) if text.isdecimal() else None
+
     def withdraw(self) -> None:
         with contextlib.suppress(OSError):
-            self.remove("zerotier-one.port")
             self.remove("zerotier-one.pid")

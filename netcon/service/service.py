@@ -58,7 +58,8 @@ ANNOUNCED_VERSION = (1, 14, 1)
 _BATCH = 256
 _SLICE_NS = 5_000_000  # how long the loop may go on before other tasks have their turn
 _LONGEST_SLEEP_MS = 30_000
-_HOUSEKEEPING_S = 2.0  # looks for failed stacks; two seconds is an idle service's half wake-up a second
+_HOUSEKEEPING_S = 5.0
+_STACK_CHECK_MS = 250  # under traffic, failed stacks are looked for this often; otherwise with the housekeeping
 _INTERFACES_S = 30.0  # vl1 §5.13
 _LOCAL_CONF_S = 10.0  # service-api §6
 _SLEPT_S = 10.0  # an overrun of this much means that the machine slept (vl1 §5.13)
@@ -83,6 +84,7 @@ class Service:
         self._frames: list[tuple[int, bytes, bytes, int, bytes]] = []
         self._sleeping: trio.CancelScope | None = None
         self._stop = trio.Event()
+        self._next_stack_check = 0
         self._committed: dict[int, trio.Event] = {}
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
         self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords](math.inf)
@@ -120,7 +122,7 @@ class Service:
         self.token = home.token()
         planet = choose_planet(home.read("planet"), home.path / "planet")
         self.store = SqliteStore(home.path / "controller.d")
-        control = open_control_port(self.conf, self._port_wanted)
+        control = open_control_port(self.conf, self._port_wanted, home.last_port())
         self.reactor = Reactor()
         self.reactor.start()
         try:
@@ -239,6 +241,8 @@ class Service:
                     if (network := networks.get(number)) is not None:
                         node.receive_frame(network, destination, source, ethertype, payload, now)
             moved = bool(datagrams or frames)
+            if moved and now >= self._next_stack_check:
+                self._restart_failed_stacks()
         if now >= node.next_deadline():
             node.background(now)
         self.perform()
@@ -339,6 +343,7 @@ class Service:
                 self._refresh_wire()
 
     def _restart_failed_stacks(self) -> None:
+        self._next_stack_check = now_ms() + _STACK_CHECK_MS
         for network, port in self.ports.items():
             if port.restart_if_failed():
                 self._configure(network)

@@ -21,16 +21,17 @@ _LOOPBACK = bytes((127, 0, 0, 1))
 _TRIES = 100
 
 
-def open_control_port(conf: LocalConf, override: int | None) -> socket.socket:
+def open_control_port(conf: LocalConf, override: int | None, last: int | None) -> socket.socket:
     """Choose the primary port, which must be free for UDP and TCP: the listening TCP socket of the API on 127.0.0.1.
 
-    `override` is the command line's; 0 draws a random one. ServiceError when it is taken.
+    `override` is the command line's. 0 is any: the `last` one if it is free, for peers go on sending to it for a while after a
+    restart; else a random one. ServiceError when the wanted port is taken.
     """
     wanted = override if override is not None else conf.settings.primaryPort
     if wanted is None:
         wanted = DEFAULT_PORT
-    for _ in range(_TRIES):
-        port = wanted or random.choice(RANDOM_PORTS)
+    for attempt in range(_TRIES):
+        port = wanted or (last if last in RANDOM_PORTS and not attempt else None) or random.choice(RANDOM_PORTS)
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -268,4 +268,5 @@ def test_port_and_process_id_files_are_for_existing_clients(home: Home) -> None:
     assert (home.path / "zerotier-one.port").read_bytes() == b"9993"
     assert (home.path / "zerotier-one.pid").read_text() == str(os.getpid())
     home.withdraw()
-    assert not (home.path / "zerotier-one.port").exists()
+    assert not (home.path / "zerotier-one.pid").exists()
+    assert home.last_port() == 9993
