@@ -413,8 +413,9 @@ void Server::create_socket(Request &request, Reply &reply) {
 }
 
 std::vector<std::pair<std::string, uint64_t>> Server::stats() const {
-    uint64_t listeners = 0, connections = 0, connecting = 0, pending = 0, orphans = 0, descriptors = 0;
+    uint64_t failed = 0, listeners = 0, connections = 0, connecting = 0, pending = 0, orphans = 0, descriptors = 0;
     for (Socket *socket = sockets_; socket != nullptr; socket = socket->next) {
+        failed += socket->state == State::failed;
         listeners += socket->state == State::listening;
         connections += socket->state == State::connected;
         connecting += socket->state == State::connecting;
@@ -424,7 +425,8 @@ std::vector<std::pair<std::string, uint64_t>> Server::stats() const {
     }
     const RpcCounters &rpc = rpc_.counters();
     return {
-        {"sockets", socket_count_},
+        {"sockets", socket_count_ - failed},
+        {"failed_kept", failed},
         {"listeners", listeners},
         {"connections", connections},
         {"connecting", connecting},
