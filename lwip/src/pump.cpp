@@ -153,7 +153,7 @@ void Socket::collect() {
 void Socket::hang_up() {
     if (tcp.gone) {
         if (!tcp.was_reset || end_delivered_)
-            drain_pair(0); // both directions ended in order, and the program may still hold its end: no ECONNRESET
+            drain_pair(); // both directions ended in order, and the program may still hold its end: no ECONNRESET
         server.retire(*this);
         return;
     }
@@ -166,7 +166,7 @@ void Socket::hang_up() {
         server.expect_orphan(); // what it wrote before is still to be sent
         return;
     }
-    drain_pair(0); // after SHUT_RDWR the program still holds its end
+    drain_pair(); // after SHUT_RDWR the program still holds its end
     leave_pair();
     state = State::closing;
     tcp.close();
@@ -186,7 +186,7 @@ void Socket::finish_closing() {
 void Socket::peer_reset() {
     server.count.resets++;
     if (end_delivered_)
-        drain_pair(0); // after the peer's FIN a reset is a clean close
+        drain_pair(); // after the peer's FIN a reset is a clean close
     server.retire(*this);
 }
 

@@ -113,7 +113,7 @@ void Socket::turn() {
         if (tcp.connected)
             complete_connect();
         else if (tcp.gone)
-            fail_connect(tcp.error == ERR_RST ? ECONNREFUSED : ETIMEDOUT);
+            fail_connect(tcp.error == ERR_RST ? ECONNREFUSED : tcp.error == ERR_RTE ? EHOSTUNREACH : ETIMEDOUT);
         break;
     case State::connected:
         pump();
@@ -354,26 +354,36 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
 
 /* Makes P unwritable. EBADF when P is not the other end of S. */
 int Socket::fill_program(Descriptor &p) {
-    drain_pair(0); // what the program wrote to a socket that was not connected
+    drain_pair(); // what the program wrote to a socket that was not connected
     socklen_t length = sizeof program_send_buffer_;
     if (getsockopt(p.get(), SOL_SOCKET, SO_SNDBUF, &program_send_buffer_, &length) != 0)
         return EBADF;
     program_send_buffer_ = std::max(program_send_buffer_ / 2, program_send_buffer); // the kernel shows twice what was set
-    if (!fill_queue(p.get()) || queued(pair.get()) == 0) {
+    if (!fill_queue(p.get()) || (filler_ = queued(pair.get())) == 0) {
         set_send_buffer(p.get(), program_send_buffer_);
         return EBADF;
     }
     return 0;
 }
 
-/* Read and discard all but the last `leave` bytes. A socket that lies about its queue is left after a few rounds. */
-void Socket::drain_pair(size_t leave) {
+/* Read and discard the filler but for its last byte, the stale one. By count: P becomes writable on the way, and what the
+ * program writes at once comes right behind. */
+void Socket::drain_filler() {
+    char discard[8192];
+    while (filler_ > 1) {
+        iovec part{discard, std::min(sizeof discard, filler_ - 1)};
+        ssize_t n = receive(pair.get(), &part, 1, 0, server.closer);
+        if (n <= 0)
+            return;
+        filler_ -= static_cast<size_t>(n);
+    }
+}
+
+/* Read and discard. A socket that is written to all the time is left after a few rounds. */
+void Socket::drain_pair() {
     char discard[8192];
     for (unsigned i = 0; i < 256; i++) {
-        size_t n = queued(pair.get());
-        if (n <= leave)
-            return;
-        iovec part{discard, std::min(sizeof discard, n - leave)};
+        iovec part{discard, sizeof discard};
         if (receive(pair.get(), &part, 1, 0, server.closer) <= 0)
             return;
     }
@@ -405,7 +415,7 @@ void Socket::complete_connect() {
         reset(error);
         return;
     }
-    drain_pair(1);
+    drain_filler();
     set_send_buffer(program.get(), program_send_buffer_);
     program.reset();
     start_pump();

@@ -98,7 +98,8 @@ class Socket {
     static void notify(void *context);
 
     int fill_program(Descriptor &program);
-    void drain_pair(size_t leave);
+    void drain_pair();
+    void drain_filler();
     int name_pair(char kind, const Address &own, int error);
     int make_program_end();
     int new_pair(Reply &reply, Descriptor &program_end);
@@ -119,6 +120,7 @@ class Socket {
     bool explicitly_bound_ = false;
     bool connect_reported_ = false;
     int program_send_buffer_ = 0;
+    size_t filler_ = 0;         // bytes in S's queue that keep P unwritable while connecting
 
     bool stale_ = false;        // the first byte in S's queue has been forwarded already
     bool readable_ = false, end_of_stream_ = false, hung_up_ = false, unread_by_program_ = false;
