@@ -33,7 +33,7 @@ from netcon.core.actions import (
     StoreState,
     ValidateIdentity,
 )
-from netcon.core.address import BROADCAST, groups_for_addresses
+from netcon.core.address import BROADCAST, groups_for_addresses, rfc4193_address, sixplane_address
 from netcon.core.controller_role import (
     ConfigRequest,
     ControllerAction,
@@ -45,7 +45,7 @@ from netcon.core.controller_role import (
 )
 from netcon.core.credentials import CertificateOfMembership, CredentialType, Revocation
 from netcon.core.identity import Identity
-from netcon.core.netconf import NetworkConfig, Route
+from netcon.core.netconf import FLAG_NDP_EMULATION, NetworkConfig, Route
 from netcon.core.node import Node, NodeSettings
 from netcon.core.rules import decode_rules
 from netcon.core.world import Root, World, make_planet
@@ -137,6 +137,12 @@ class SimpleController:
     def _config(self, member: Identity, now: int, packet_id: int | None) -> SendConfig:
         self._revision += 1
         ip = self.authorised[member.address]
+        emulated: tuple[Endpoint, ...] = ()
+        if self.flags & FLAG_NDP_EMULATION:
+            emulated = (
+                Endpoint(rfc4193_address(self.network, member.address), 88),
+                Endpoint(sixplane_address(self.network, member.address), 40),
+            )
         config = NetworkConfig(
             network=self.network,
             issued_to=member.address,
@@ -150,7 +156,7 @@ class SimpleController:
             mtu=self.mtu,
             membership=CertificateOfMembership.issue(self.network, member, now, 1_800_000, self.identity),
             routes=(Route(Endpoint(bytes((10, 9, 0, 0)), 16)),),
-            addresses=(Endpoint(ip, 16), Endpoint(b"\xfd\x99" + bytes(10) + ip, 64)),
+            addresses=(Endpoint(ip, 16), Endpoint(b"\xfd\x99" + bytes(10) + ip, 64), *emulated),
             rules=decode_rules(self.rules),
             specialists=self.specialists,
         )

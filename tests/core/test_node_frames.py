@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from netcon.core.address import MulticastGroup, mac_for, rfc4193_address, sixplane_address, solicited_node_group
-from netcon.core.ndp import advertisement
-from netcon.core.netconf import ROLE_ACTIVE_BRIDGE
+from netcon.core.address import MulticastGroup, rfc4193_address, sixplane_address, solicited_node_group
+from netcon.core.netconf import FLAG_NDP_EMULATION, ROLE_ACTIVE_BRIDGE
 from tests.simulator import Lab, arp_reply, arp_request
 
 BROADCAST = b"\xff" * 6
@@ -227,19 +228,35 @@ def test_redirect_sends_the_frame_elsewhere() -> None:
     assert [frame.payload for frame in target.take_frames()] == [b"elsewhere" * 6]
 
 
-def test_neighbour_discovery_is_emulated_for_addresses_that_name_their_node() -> None:
+@pytest.mark.parametrize("form", [rfc4193_address, sixplane_address])
+def test_neighbour_discovery_is_answered_locally_for_addresses_that_name_their_node(form: Callable[[int, int], bytes]) -> None:
     """The answer comes from the engine itself, also where multicast is off (vl2 §5.8)."""
-    network, own, other = 0x8056C2E21C000001, 0xDEADBEEF01, 0x0082915F5E
-    for maker in (rfc4193_address, sixplane_address):
-        packet = advertisement(maker(network, other), maker(network, own), mac_for(network, other))
-        assert len(packet) == 72
-        assert packet[6:8] == b"\x3a\xff"
-        assert packet[40] == 136
-        pseudo = packet[8:40] + (32).to_bytes(4) + b"\0\0\0\x3a" + packet[40:]
-        total = sum(int.from_bytes(pseudo[at : at + 2]) for at in range(0, len(pseudo), 2))
-        while total >> 16:
-            total = (total & 0xFFFF) + (total >> 16)
-        assert total == 0xFFFF
+    lab = Lab(2)
+    lab.control.flags = FLAG_NDP_EMULATION
+    lab.control.multicast_limit = 0
+    lab.join_all()
+    a, b = lab.members
+    own, target = form(lab.network, a.identity.address), form(lab.network, b.identity.address)
+    group = solicited_node_group(target).mac
+    solicitation = (
+        b"\x60\0\0\0\0\x20\x3a\xff" + own + b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:] + b"\x87" + bytes(7) + target
+    )
+    a.send_frame(lab.network, group, 0x86DD, solicitation + bytes(8))
+    (answer,) = a.take_frames()
+    assert answer.source == b.mac(lab.network)
+    assert answer.destination == a.mac(lab.network)
+    packet = answer.payload
+    assert len(packet) == 72
+    assert packet[8:24] == target
+    assert packet[24:40] == own
+    assert packet[40:42] == b"\x88\0"
+    assert packet[48:64] == target
+    assert packet[64:] == b"\x02\x01" + b.mac(lab.network)
+    pseudo = packet[8:40] + (32).to_bytes(4) + b"\0\0\0\x3a" + packet[40:]
+    total = sum(int.from_bytes(pseudo[at : at + 2]) for at in range(0, len(pseudo), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    assert total == 0xFFFF
 
 
 def test_frames_survive_loss_of_credentials_and_relaying_with_reordering() -> None:
