@@ -183,10 +183,12 @@ def _check_elf(program: Path, head: bytes) -> None:
             f"{program} is a program for {name}, the library is for {built_for}: use a build of it for {built_for}"
         )
     offset, size, count = fields[7], fields[11], fields[12]
+    if size < _PROGRAM_HEADER_TYPE.size:
+        raise NotInterceptable(f"{program}: a damaged program file")
     with program.open("rb") as file:
         file.seek(offset)
         headers = file.read(size * count)
-    types = [_PROGRAM_HEADER_TYPE.unpack_from(headers, at)[0] for at in range(0, len(headers) - size + 1, size or 1)]
+    types = [_PROGRAM_HEADER_TYPE.unpack_from(headers, at)[0] for at in range(0, len(headers) - size + 1, size)]
     if _PT_INTERP not in types:
         raise NotInterceptable(
             f"{program} is statically linked (as Go programs are), makes its system calls itself, and would use the host's "

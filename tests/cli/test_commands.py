@@ -16,7 +16,7 @@ from netcon.cli.main import COMMANDS, main
 from netcon.service.detach import service_environment
 from tests.service.running import RunningService, World, running_world
 
-NETWORK = "c6ab4c729f112233"
+NETWORK = "1122334455112233"  # of a controller that nobody knows
 STRANGER = "0082915f5e"
 
 
@@ -193,11 +193,8 @@ def test_run_has_a_shells_exit_codes(lab: Lab) -> None:
     assert run(lab.member, "/etc/passwd").returncode == 126
 
 
-def test_run_refuses_a_program_that_would_escape(lab: Lab, tmp_path: Path) -> None:
-    program = tmp_path / "static"
-    program.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\x3e\x00" + bytes(200))
-    program.chmod(0o755)
-    result = run(lab.member, str(program))
+def test_run_refuses_a_program_that_would_escape(lab: Lab) -> None:
+    result = run(lab.member, "/sbin/ldconfig")
     assert result.returncode == 126
     assert "statically linked" in result.stderr
 

@@ -15,7 +15,7 @@ import pytest
 from netcon.service.detach import service_environment
 from tests.service.running import RunningService, running_world
 
-NETWORK = "c6ab4c729f445566"
+NETWORK = "1122334455445566"  # of a controller that nobody knows
 
 
 class Lab(NamedTuple):
