@@ -47,6 +47,8 @@ bool core_source_for(const ip_addr_t *destination, ip_addr_t *source);
 bool core_merge(const uint8_t *frame, uint32_t length);
 /* What is held goes in: at the end of a batch. */
 void core_merge_flush(void);
+/* A SYN met its predecessor in TIME_WAIT, ended it, and was consumed: it is to come in once more. */
+extern bool core_time_wait_ended;
 
 /* neighbour.c */
 /* Ask before a packet for `target` is handed to lwIP's neighbour cache: will it take a solicitation of ours? If so, `core_solicit`

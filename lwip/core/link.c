@@ -75,13 +75,16 @@ void core_receive(const uint8_t *frame, uint32_t length) {
         struct netif *owner = owner_of_ip4(&target);
         if (owner != NULL) netif = owner;
     }
-    struct pbuf *packet = pbuf_alloc(PBUF_RAW, (u16_t)length, PBUF_RAM);
-    if (packet == NULL) {
-        core_count.bad_frames++;
-        return;
-    }
-    memcpy(packet->payload, frame, length);
-    if (netif->input(packet, netif) != ERR_OK) pbuf_free(packet);
+    do {
+        core_time_wait_ended = false;
+        struct pbuf *packet = pbuf_alloc(PBUF_RAW, (u16_t)length, PBUF_RAM);
+        if (packet == NULL) {
+            core_count.bad_frames++;
+            return;
+        }
+        memcpy(packet->payload, frame, length);
+        if (netif->input(packet, netif) != ERR_OK) pbuf_free(packet);
+    } while (core_time_wait_ended);
 }
 
 /* ---- the interface ---- */

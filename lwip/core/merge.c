@@ -33,6 +33,7 @@ static struct layout held_layout;
 static uint32_t next_sequence;
 static unsigned held_segments;
 static bool input_is_merged;
+bool core_time_wait_ended;
 
 static uint16_t read16(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
 
@@ -144,7 +145,16 @@ bool core_merge(const uint8_t *frame, uint32_t length) {
 }
 
 err_t core_tcp_arrives(struct tcp_pcb *pcb, const struct tcp_hdr *header) {
-    if (pcb->state < ESTABLISHED || pcb->state == TIME_WAIT) return ERR_OK;
+    if (pcb->state == TIME_WAIT) {
+        /* A new connection of the same four-tuple, later in sequence, ends the wait (RFC 1122 §4.2.2.13); lwIP would reset it. */
+        if ((TCPH_FLAGS(header) & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && TCP_SEQ_GT(header->seqno, pcb->rcv_nxt)) {
+            tcp_abort(pcb); /* silent in this state */
+            core_time_wait_ended = true;
+            return ERR_ABRT;
+        }
+        return ERR_OK;
+    }
+    if (pcb->state < ESTABLISHED) return ERR_OK;
     if (input_is_merged) tcp_ack_now(pcb);
     u32_t acknowledged = header->ackno - pcb->lastack; /* already in host order */
     u32_t counted = 2u * pcb->mss;

@@ -57,6 +57,11 @@ int PortTable::check(const Binding &binding) const {
     return 0;
 }
 
+uint16_t PortTable::next_port() {
+    cursor_ = (cursor_ + 1) % range;
+    return static_cast<uint16_t>(first + cursor_);
+}
+
 int PortTable::claim(Binding &binding) {
     if (binding.local.port != 0) {
         if (int error = check(binding))
@@ -64,9 +69,8 @@ int PortTable::claim(Binding &binding) {
         insert(binding);
         return 0;
     }
-    unsigned range = last - first + 1, start = random_() % range;
     for (unsigned i = 0; i < range; i++) {
-        auto port = static_cast<uint16_t>(first + (start + i) % range);
+        uint16_t port = next_port();
         if (ports_.contains(port))
             continue;
         binding.local.port = port;
@@ -77,10 +81,9 @@ int PortTable::claim(Binding &binding) {
 }
 
 int PortTable::claim_for_connect(Binding &binding) {
-    unsigned range = last - first + 1, start = random_() % range;
     for (bool share : {false, true})
         for (unsigned i = 0; i < range; i++) {
-            auto port = static_cast<uint16_t>(first + (start + i) % range);
+            uint16_t port = next_port();
             auto found = ports_.find(port);
             bool fits = found == ports_.end();
             if (!fits && share) {

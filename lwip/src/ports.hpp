@@ -54,9 +54,13 @@ class PortTable {
   private:
     friend struct Binding;
     void insert(Binding &binding);
+    /* In turn, from a random start: a port chosen at random would soon be one whose last connection the peer still has in
+     * TIME_WAIT (after some 170 connections, as with birthdays). */
+    uint16_t next_port();
     static constexpr uint16_t first = 32768, last = 60999; // as Linux's ip_local_port_range
+    static constexpr unsigned range = last - first + 1;
     std::unordered_map<uint16_t, Binding *> ports_;
-    std::minstd_rand random_{std::random_device{}()};
+    unsigned cursor_ = std::random_device{}() % range;
 };
 
 } // namespace netcon::server

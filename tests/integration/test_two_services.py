@@ -8,32 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from netcon.service.detach import service_environment
+from tests.integration.lab import Lab
 from tests.integration.programs import find, output, run, server, wait_for_port
-from tests.service.running import RunningService, World, running_world
-
-
-class Lab(NamedTuple):
-    world: World
-    root: RunningService
-    a: RunningService
-    b: RunningService
-    network: str
-    address: str  # of a, IPv4
-    address6: str
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with running_world(tmp_path_factory.mktemp("two"), 2) as (world, root, (a, b)):
-        network = world.make_network(root)
-        address, address6 = world.join(root, a, network)
-        world.join(root, b, network)
-        yield Lab(world, root, a, b, network, address, address6)
 
 
 @pytest.fixture(scope="module")
