@@ -33,6 +33,8 @@ from netcon.core.topology import Topology
 
 #: vl2 §5.9, ms.
 LIKE_MS = 60_000
+#: The first list is repeated soon: were it lost, nobody would find us for a minute.
+FIRST_LIKE_MS = 4_000
 ENTRY_LIFETIME_MS = 600_000
 GATHER_MS = 60_000
 QUEUED_LIFETIME_MS = 5_000
@@ -103,7 +105,7 @@ class Multicast:
         self._groups_of_peer: Counter[int] = Counter()
         self._queued: dict[_Key, deque[_Queued]] = {}
         self._gathered: dict[_Key, int] = {}
-        self._announced: dict[tuple[int, int], int] = {}  # (network, destination): last full list
+        self._announced: dict[tuple[int, int], tuple[int, int]] = {}  # (network, destination): last full list, how many
 
     # -- member lists (vl2 §5.3) --
 
@@ -142,13 +144,14 @@ class Multicast:
     # -- LIKE (vl2 §5.2) --
 
     def announce(self, network: Network, now: int) -> None:
-        """The full list to roots, the controller and always-contact nodes, each at most every 60 s. Silent until configured."""
+        """The full list to roots, the controller and always-contact nodes, each every 60 s. Silent until configured."""
         if network.config is None:
             return
         for address in self._announce_to(network):
             key = (network.id, address)
-            if now - self._announced.get(key, NEVER) >= LIKE_MS:
-                self._announced[key] = now
+            last, count = self._announced.get(key, (NEVER, 0))
+            if now - last >= (FIRST_LIKE_MS if count == 1 else LIKE_MS):
+                self._announced[key] = (now, count + 1)
                 self._send_likes(network.id, network.own_groups(), address, now)
 
     def announce_to_member(self, network: Network, address: int, now: int) -> None:

@@ -336,3 +336,40 @@ def test_hello_goes_out_of_every_socket_when_no_path_is_known() -> None:
     assert hello.remote == lab.root.endpoint
     assert hello.data[18] & 0x38 == 0  # suite 0
     assert hello.data[27] == 1
+
+
+def test_with_two_roots_either_may_fail() -> None:
+    fabric = Fabric(3)
+    places = [Endpoint(bytes((10, 0, number, 1)), 9993) for number in range(4)]
+    planet = planet_of([(IDENTITIES[0], places[0]), (IDENTITIES[1], places[1])])
+    first, second, a, b = (SimNode(fabric, IDENTITIES[number], places[number], planet) for number in range(4))
+    fabric.run(3_000)
+    assert all(node.direct(root) for node in (a, b) for root in (first, second))
+    fabric.block(a, b)
+    for dead in (first, second):
+        dead.stop()
+        fabric.run(60_000)
+        fabric.run_until(lambda: a.node.online and b.node.online)
+        before = len(user_messages(b))
+        for _ in range(5):
+            a.node.send_user_message(b.identity.address, 70_000, b"relayed", fabric.now)
+            a.perform()
+            fabric.run(1_000)
+        assert len(user_messages(b)) > before
+        dead.restart()
+        fabric.run(70_000)
+
+
+def test_ipv6_endpoints_are_paths_too() -> None:
+    fabric = Fabric(4)
+    places = [Endpoint(bytes.fromhex(f"fd00{number:04x}") + bytes(11) + b"\x01", 9993) for number in range(3)]
+    planet = planet_of([(IDENTITIES[0], places[0])])
+    root, a, b = (SimNode(fabric, IDENTITIES[number], places[number], planet) for number in range(3))
+    fabric.run(1_000)
+    for _ in range(3):
+        a.node.send_user_message(b.identity.address, 70_000, b"six", fabric.now)
+        a.perform()
+        fabric.run(1_000)
+    assert a.direct(root)
+    assert a.direct(b)
+    assert len(user_messages(b)) == 3
