@@ -38,11 +38,16 @@ FIRST_LIKE_MS = 4_000
 ENTRY_LIFETIME_MS = 600_000
 GATHER_MS = 60_000
 QUEUED_LIFETIME_MS = 5_000
+#: A GATHER that found nobody is repeated after these times while a frame waits, ms: a listener may be announcing itself right
+#: now, or the packet was lost. The reference waits for the next frame, which for ARP is a second later.
+REGATHER_MS = (150, 450, 1_000)
 #: Frames queued per group, destinations of one GATHER (vl2 §5.6).
 MAX_QUEUED = 32
 MAX_GATHER_DESTINATIONS = 16
 #: Records of 18 bytes in one LIKE.
 LIKES_PER_PACKET = 400
+#: Groups whose GATHER is to be repeated.
+MAX_REGATHER = 256
 #: Addresses in one gather result, so that it fits a datagram of a sensible size.
 MAX_GATHER_RESULTS = 255
 #: Bounds of the member lists (hostile LIKEs): groups in all, members per group, groups one peer may be in.
@@ -105,6 +110,7 @@ class Multicast:
         self._groups_of_peer: Counter[int] = Counter()
         self._queued: dict[_Key, deque[_Queued]] = {}
         self._gathered: dict[_Key, int] = {}
+        self._regather: dict[_Key, tuple[int, int]] = {}  # when to gather again, and how often that was done
         self._announced: dict[tuple[int, int], tuple[int, int]] = {}  # (network, destination): last full list, how many
 
     # -- member lists (vl2 §5.3) --
@@ -309,6 +315,8 @@ class Multicast:
         wanted = limit - len(members) + 1
         if not members or now - self._gathered.get(key, NEVER) >= GATHER_MS:
             self._gather(network, group, wanted, now)
+            if not members and key not in self._regather and len(self._regather) < MAX_REGATHER:
+                self._regather[key] = (now + REGATHER_MS[0], 0)
         frame = _Queued(source, bridged, ethertype, payload, limit, now)
         for address in dict.fromkeys((*bridges, *members)):
             frame.sent.add(address)
@@ -377,9 +385,25 @@ class Multicast:
 
     # -- time --
 
+    def next_deadline(self) -> int | None:
+        return min((at for at, _ in self._regather.values()), default=None)
+
+    def background(self, now: int) -> None:
+        """Gather again for frames that found nobody."""
+        for key, (at, attempt) in list(self._regather.items()):
+            if now < at:
+                continue
+            network = self._networks.get(key[0])
+            if network is None or network.config is None or key in self._members or attempt + 1 >= len(REGATHER_MS):
+                del self._regather[key]
+            else:
+                self._regather[key] = (now + REGATHER_MS[attempt + 1], attempt + 1)
+            if network is not None and network.config is not None and key not in self._members:
+                self._gather(network, key[1], network.config.multicast_limit + 1, now)
+
     def left(self, network: int) -> None:
         """A network was left: its queues and announcements go."""
-        for table in (self._queued, self._gathered):
+        for table in (self._queued, self._gathered, self._regather):
             for key in [key for key in table if key[0] == network]:
                 del table[key]
         for pair in [pair for pair in self._announced if pair[0] == network]:

@@ -569,6 +569,7 @@ class Node:
             self._sender.repeat_whois(now)
         self._configs.background(now)
         self._credentials.background(now)
+        self._multicast.background(now)
         self._controller_host.background(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_MS
@@ -582,7 +583,12 @@ class Node:
         deadline = min(self._contact.next_tick, self._next_housekeeping)
         if self._waiting():
             deadline = min(deadline, self._next_queue)
-        for other in (self._configs.next_deadline(), self._credentials.next_deadline(), self._controller_host.next_deadline):
+        for other in (
+            self._configs.next_deadline(),
+            self._credentials.next_deadline(),
+            self._multicast.next_deadline(),
+            self._controller_host.next_deadline,
+        ):
             if other is not None and other < deadline:
                 deadline = other
         return deadline

@@ -62,6 +62,26 @@ def test_arp_finds_its_owner_and_nobody_else() -> None:
     assert [f.payload for f in a.take_frames()] == [reply]
 
 
+def test_arp_right_after_the_join_is_answered_soon() -> None:
+    """The owner may be announcing itself at that very moment."""
+    lab = Lab(2)
+    lab.join_all()
+    a, b = lab.members
+    a.send_frame(lab.network, BROADCAST, 0x0806, arp_request(a.mac(lab.network), a.ip(lab.network), b.ip(lab.network)))
+    lab.fabric.run_until(lambda: len(b.frames) == 1, 400)
+
+
+def test_looking_for_nobody_ends() -> None:
+    lab = ready()
+    a, _ = lab.members
+    gathers: list[bytes] = []
+    a.send_frame(lab.network, BROADCAST, 0x0806, arp_request(a.mac(lab.network), a.ip(lab.network), bytes((10, 9, 200, 200))))
+    lab.fabric.tap = lambda sender, remote, data: gathers.append(data) is None if sender is a else True
+    lab.fabric.run(4_000)
+    assert 0 < len(gathers) < 12
+    assert a.node._multicast.next_deadline() is None
+
+
 def test_neighbour_solicitation_reaches_the_solicited_node() -> None:
     lab = ready(3)
     a, b, c = lab.members
