@@ -6,6 +6,7 @@ Builds only what changed: each object has a stamp of its command and the content
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shlex
@@ -52,6 +53,12 @@ def build(target: Path) -> None:
     tree = source.obtain()
     objects = HERE.parent / "build" / "lwip-core"
     objects.mkdir(parents=True, exist_ok=True)
+    with (objects / "lock").open("w") as lock:  # one build at a time: they share the objects
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build_in(objects, tree, target)
+
+
+def build_in(objects: Path, tree: Path, target: Path) -> None:
     compiler = shlex.split(os.environ.get("CC", "gcc"))
     ours = sorted(CORE.glob("*.c"))
     headers = "".join(path.read_text() for path in sorted([*CORE.glob("*.h"), *CORE.glob("arch/*.h")])) + str(tree)
