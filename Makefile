@@ -9,6 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
+.SILENT:
 .DELETE_ON_ERROR:
 
 ROOT := $(filter 0,$(shell id -u))

@@ -39,6 +39,10 @@ def cython_extension(name: str, sources: list[str], libraries: list[str]) -> Ext
 class BuildNative(build_ext):
     """Also builds the two shared objects that are not Python extensions: lwIP's core and the intercept library."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def run(self) -> None:
         if "lwip" in PARTS:
             self.use_lwip_source()
@@ -51,7 +55,9 @@ class BuildNative(build_ext):
 
     def use_lwip_source(self) -> None:
         """lwIP's headers, for types only, before the binding is compiled. As system headers: they are not ours to keep free of warnings."""
-        found = subprocess.run([sys.executable, str(HERE / "lwip/source.py")], check=True, cwd=HERE, stdout=subprocess.PIPE, text=True)
+        found = subprocess.run(
+            [sys.executable, str(HERE / "lwip/source.py")], check=True, cwd=HERE, stdout=subprocess.PIPE, text=True
+        )
         headers = str(Path(found.stdout.strip()) / "src" / "include")
         for extension in self.extensions:
             if extension.name == "lwip._lwip":
