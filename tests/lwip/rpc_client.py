@@ -100,7 +100,11 @@ class Program:
         self.network = network
         self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel.settimeout(TIMEOUT)
-        self.channel.connect(path)
+        try:
+            self.channel.connect(path)
+        except OSError:
+            self.channel.close()
+            raise
         error, _, data, _ = self.call(HELLO)
         assert error == 0
         self.service, self.epoch, self.default_network = HELLO_REPLY.unpack(data)
