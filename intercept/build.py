@@ -36,6 +36,8 @@ COMPILE = [
     "-Wmissing-prototypes",
     "-Wstrict-prototypes",
 ]
+# No vector register is touched on behalf of the program; atomic operations are instructions, not calls of libgcc.
+ARCHITECTURES = {"x86_64": ["-mgeneral-regs-only"], "aarch64": ["-mgeneral-regs-only", "-mno-outline-atomics"]}
 LINK = ["-shared", "-nostdlib", "-Wl,-Bsymbolic", "-Wl,--no-undefined", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 LINK += ["-Wl,--hash-style=both", "-Wl,--build-id"]
 
@@ -45,7 +47,8 @@ def build(target: Path, work: Path) -> None:
     table = generate.load()
     generate.write(work, table)
     compiler = shlex.split(os.environ.get("CC", "gcc"))
-    extra = shlex.split(os.environ.get("NETCON_INTERCEPT_CFLAGS", ""))
+    machine = subprocess.run([*compiler, "-dumpmachine"], check=True, capture_output=True, text=True).stdout.split("-")[0]
+    extra = ARCHITECTURES.get(machine, []) + shlex.split(os.environ.get("NETCON_INTERCEPT_CFLAGS", ""))
     includes = [f"-I{HERE / 'src'}", f"-I{work}", f"-I{HERE.parent / 'include'}"]
     objects = []
     for source in [*sorted((HERE / "src").glob("*.c")), work / "wrappers.c"]:

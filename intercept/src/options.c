@@ -113,6 +113,8 @@ long virtual_getsockopt(int descriptor, int level, int option, void *value, sock
         return -EFAULT;
     if ((int)*length < 0)
         return -EINVAL;
+    if (name.family == AF_INET && level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP)
+        return -EOPNOTSUPP; /* as the kernel's; for IPv6 it says ENOPROTOOPT, and so does the service */
     uint8_t answer[NETCON_RPC_DATA_MAX];
     struct rpc_call call = call_about(NETCON_RPC_GETSOCKOPT, descriptor, &name);
     call.args[0] = level;
