@@ -62,6 +62,8 @@ class Contact:
         counters: Counter[str],
         now: int,
     ) -> None:
+        #: Set by the node: handle a packet again when an identity is known.
+        self.wait_for_identity: Callable[[int, Inbound, int], None] = lambda address, inbound, now: None
         self.local_endpoints: tuple[Endpoint, ...] = ()
         self.next_tick = now
         self._identity = identity
@@ -228,7 +230,13 @@ class Contact:
         peer = self._topology.peers.get(message.peer)
         if not self._topology.is_upstream(inbound.peer.address):
             self._counters["rendezvous_untrusted"] += 1
-        elif peer is None or message.endpoint.port == 0 or not self.usable(peer, message.endpoint):
+        elif peer is None:
+            # The reference ignores it. Asking who that is costs little, and the other side is knocking right now; the next
+            # introduction would come after 30 s only.
+            if not inbound.admitted:
+                inbound.admitted = True
+                self.wait_for_identity(message.peer, inbound, now)
+        elif message.endpoint.port == 0 or not self.usable(peer, message.endpoint):
             self._counters["rendezvous_ignored"] += 1
         else:
             path = self._paths.get(inbound.path.socket, message.endpoint)

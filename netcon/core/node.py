@@ -117,6 +117,7 @@ class Node:
         self._credentials = CredentialExchange(identity, self._topology, self._networks, self._sender, self.counters)
         self._credentials.member_changed = self._member_changed
         self._credentials.wait_for_identity = self._wait_for_identity
+        self._contact.wait_for_identity = self._wait_for_identity
         self._controller_host = ControllerHost(identity, self._sender, random, self._actions, self.counters, controller)
         self._controller_host.own_revocations = self._own_revocations
         self._filters = Filter(self._sender, random, self.counters)

@@ -91,6 +91,7 @@ class Peer:
         "last_receive",
         "last_trusted",
         "last_whois_answered",
+        "noticed",
         "protocol",
         "push_count",
         "push_received",
@@ -110,6 +111,7 @@ class Peer:
         self.entries: list[PathEntry] = []
         self.hints: tuple[Endpoint, ...] = ()  # from the peer cache, to be tried
         self.root_ips: frozenset[bytes] | None = None  # of a root with stable endpoints: the only places it may be at
+        self.noticed = NEVER  # by housekeeping, the first time
         self.last_receive = NEVER
         self.last_nontrivial = NEVER
         self.last_trusted = NEVER

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from netcon.core.address import Endpoint
 from netcon.core.identity import Identity
-from netcon.core.path import Path
+from netcon.core.path import NEVER, Path
 from netcon.core.peer import ACTIVITY_MS, LEAF, PLANET, SILENT_MS, Peer
 from netcon.core.world import World
 from netcon.dataplane.crypto import CryptoError
@@ -108,11 +108,13 @@ class Topology:
     def drop_idle(self, now: int, keep: Iterable[int]) -> list[Peer]:
         """Housekeeping (vl1 §5.12): take out the peers that were silent for 500 s and are not upstreams."""
         kept = set(keep)
-        idle = [
-            peer
-            for peer in self.peers.values()
-            if not peer.alive(now) and peer.address not in self.root_endpoints and peer.address not in kept
-        ]
+        idle = []
+        for peer in self.peers.values():
+            if peer.noticed == NEVER:
+                peer.noticed = now  # made since the last time: silence counts from here, if nothing came at all
+            silent = now - max(peer.last_receive, peer.noticed)
+            if silent >= ACTIVITY_MS and peer.address not in self.root_endpoints and peer.address not in kept:
+                idle.append(peer)
         for peer in idle:
             del self.peers[peer.address]
         return idle

@@ -321,6 +321,31 @@ def test_silent_peers_are_forgotten_and_cached() -> None:
     assert b.identity.address not in [peer.address for peer in a.node.peers(lab.fabric.now)]
 
 
+def test_a_peer_that_never_spoke_is_kept_for_a_while_too() -> None:
+    lab = Lab(2)
+    a, b = lab.members
+    lab.fabric.run(1_000)
+    lab.fabric.block(lab.root, b)
+    a.node.send_user_message(b.identity.address, 70_000, b"anybody there?", lab.fabric.now)
+    a.perform()
+    lab.fabric.run(90_000)
+    assert b.identity.address in [peer.address for peer in a.node.peers()]
+    lab.fabric.run(500_000)
+    assert b.identity.address not in [peer.address for peer in a.node.peers()]
+
+
+def test_an_introduction_to_a_stranger_is_not_wasted() -> None:
+    """RENDEZVOUS may come before we know who that is: it waits for the identity (both sides must knock, or a NAT stays shut)."""
+    lab = Lab(2)
+    a, b = lab.members
+    lab.fabric.run(1_000)
+    probes: list[Endpoint] = []
+    lab.fabric.tap = lambda sender, remote, data: probes.append(remote) is None if sender is b else True
+    a.node.send_user_message(b.identity.address, 70_000, b"first", lab.fabric.now)
+    a.perform()
+    lab.fabric.run_until(lambda: a.endpoint in probes, 1_000)
+
+
 def test_events_name_what_happened() -> None:
     lab = Lab(1)
     lab.fabric.run(1_000)
