@@ -1,0 +1,148 @@
+"""A program for tests and benches, that knows nothing of netcon: a server of byte streams, and its client.
+
+    python3 streams.py serve ADDRESS PORT
+    python3 streams.py {download,upload,both} ADDRESS PORT BYTES [STREAMS]
+    python3 streams.py {exchange,connect} ADDRESS PORT COUNT
+
+download and upload move BYTES over each of STREAMS connections; both ways at once for `both`. Each direction's SHA-256 is computed where
+the bytes arrive and compared with that of what was sent. exchange sends one byte and waits for one byte, COUNT times; connect makes
+COUNT connections for one such exchange each. The client prints one line of JSON: seconds, and what SO_SNDBUF and SO_RCVBUF say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import socketserver
+import struct
+import sys
+import threading
+import time
+
+ORDER = struct.Struct("!cQQ")  # what to do, how many bytes, which content
+BLOCK = 1 << 20
+
+
+def content(number: int, count: int) -> list[memoryview]:
+    """`count` bytes that no other content has, in blocks; the same blocks repeated, so that making them costs nothing."""
+    block = hashlib.shake_256(b"content %d" % number).digest(BLOCK)
+    view = memoryview(block)
+    return [view[: min(BLOCK, count - start)] for start in range(0, count, BLOCK)]
+
+
+def digest(number: int, count: int) -> bytes:
+    whole = hashlib.sha256()
+    for block in content(number, count):
+        whole.update(block)
+    return whole.digest()
+
+
+def send(connection: socket.socket, number: int, count: int) -> None:
+    for block in content(number, count):
+        connection.sendall(block)
+
+
+def receive(connection: socket.socket, count: int) -> bytes:
+    """The SHA-256 of the next `count` bytes; EOFError when they do not come."""
+    whole, buffer, left = hashlib.sha256(), memoryview(bytearray(BLOCK)), count
+    while left:
+        size = connection.recv_into(buffer[: min(BLOCK, left)])
+        if not size:
+            raise EOFError(f"{left} of {count} bytes are missing")
+        whole.update(buffer[:size])
+        left -= size
+    return whole.digest()
+
+
+def exactly(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        if not part:
+            raise EOFError(f"{count - len(data)} of {count} bytes are missing")
+        data += part
+    return data
+
+
+class Handler(socketserver.BaseRequestHandler):
+    """S: sends, R: receives and answers with the SHA-256, E: echoes single bytes."""
+
+    def handle(self) -> None:
+        what, count, number = ORDER.unpack(exactly(self.request, ORDER.size))
+        if what == b"S":
+            send(self.request, number, count)
+        elif what == b"R":
+            self.request.sendall(receive(self.request, count))
+        else:
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while data := self.request.recv(1):
+                self.request.sendall(data)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def transfer(address: str, port: int, down: bool, count: int, number: int) -> None:
+    with socket.create_connection((address, port)) as connection:
+        connection.sendall(ORDER.pack(b"S" if down else b"R", count, number))
+        if down:
+            arrived = receive(connection, count)
+        else:
+            send(connection, number, count)
+            arrived = exactly(connection, 32)
+    if arrived != digest(number, count):
+        raise ValueError(f"stream {number} arrived damaged")
+
+
+def together(jobs: list[tuple[str, int, bool, int, int]]) -> None:
+    """All transfers at once; raises the first failure."""
+    failures: list[Exception] = []
+
+    def run(job: tuple[str, int, bool, int, int]) -> None:
+        try:
+            transfer(*job)
+        except Exception as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def exchange(connection: socket.socket, count: int) -> None:
+    for _ in range(count):
+        connection.sendall(b"x")
+        exactly(connection, 1)
+
+
+def main() -> None:
+    what, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    if what == "serve":
+        with Server((address, port), Handler) as server:
+            server.serve_forever()
+    count, streams = int(sys.argv[4]), int(sys.argv[5]) if len(sys.argv) > 5 else 1
+    begin = time.perf_counter()
+    if what in ("download", "upload", "both"):
+        ways = {"download": (True,), "upload": (False,), "both": (True, False)}[what]
+        together([(address, port, down, count, number) for number in range(streams) for down in ways])
+    for _ in range(count if what == "connect" else what == "exchange"):
+        with socket.create_connection((address, port)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(ORDER.pack(b"E", 0, 0))
+            exchange(connection, count if what == "exchange" else 1)
+    seconds = time.perf_counter() - begin
+    with socket.create_connection((address, port)) as connection:
+        sizes = {name: connection.getsockopt(socket.SOL_SOCKET, getattr(socket, name)) for name in ("SO_SNDBUF", "SO_RCVBUF")}
+    print(json.dumps({"seconds": seconds, **sizes}))
+
+
+if __name__ == "__main__":
+    main()
