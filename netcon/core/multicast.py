@@ -5,7 +5,6 @@ Everything is replicated by the sender. Roots and controllers only keep the list
 
 from __future__ import annotations
 
-import random as random_module
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
@@ -93,7 +92,7 @@ class Multicast:
         sender: Sender,
         credentials: CredentialExchange,
         filters: Filter,
-        seed: int,
+        random: Callable[[int], bytes],
         counters: Counter[str],
     ) -> None:
         #: Set by the node: whether our controller served this member lately.
@@ -104,7 +103,7 @@ class Multicast:
         self._sender = sender
         self._credentials = credentials
         self._filters = filters
-        self._random = random_module.Random(seed)
+        self._random = random
         self._counters = counters
         self._members: dict[_Key, dict[int, int]] = {}
         self._groups_of_peer: Counter[int] = Counter()
@@ -112,6 +111,16 @@ class Multicast:
         self._gathered: dict[_Key, int] = {}
         self._regather: dict[_Key, tuple[int, int]] = {}  # when to gather again, and how often that was done
         self._announced: dict[tuple[int, int], tuple[int, int]] = {}  # (network, destination): last full list, how many
+
+    def _sample(self, addresses: Iterable[int], count: int) -> list[int]:
+        """At most `count` of them, in random order."""
+        pool = list(addresses)
+        count = min(count, len(pool))
+        noise = self._random(4 * count) if count else b""
+        for at in range(count):
+            other = at + int.from_bytes(noise[4 * at : 4 * at + 4]) % (len(pool) - at)
+            pool[at], pool[other] = pool[other], pool[at]
+        return pool[:count]
 
     # -- member lists (vl2 §5.3) --
 
@@ -248,7 +257,7 @@ class Multicast:
         if not total:
             return None
         wanted = min(limit, MAX_GATHER_RESULTS) - listening
-        chosen = self._random.sample(others, min(len(others), max(wanted, 0)))
+        chosen = self._sample(others, max(wanted, 0))
         addresses = [self._address, *chosen] if listening else chosen
         return GatherResults(total, tuple(addresses))
 
@@ -277,9 +286,7 @@ class Multicast:
         upstream = self._topology.best_upstream(now)
         destinations = [] if upstream is None else [upstream.address]
         destinations.append(network.controller)
-        others = list(network.always_contact)
-        self._random.shuffle(others)
-        destinations.extend(others)
+        destinations.extend(self._sample(network.always_contact, MAX_GATHER_DESTINATIONS))
         certificate = None if network.config is None else network.config.membership
         body = MulticastGather(network.id, group, limit, certificate).encode()
         for address in list(dict.fromkeys(destinations))[:MAX_GATHER_DESTINATIONS]:
@@ -308,8 +315,7 @@ class Multicast:
         bridges = [address for address in network.bridges if address not in (self._address, origin)]
         limit = config.multicast_limit
         if len(members) >= limit:
-            self._random.shuffle(members)
-            for address in list(dict.fromkeys((*bridges, *members)))[:limit]:
+            for address in list(dict.fromkeys((*bridges, *self._sample(members, limit))))[:limit]:
                 self._copy(network, group, address, source, bridged, ethertype, payload, 1, now)
             return
         wanted = limit - len(members) + 1

@@ -128,7 +128,7 @@ class Node:
             self._sender,
             self._credentials,
             self._filters,
-            int.from_bytes(random(8)),
+            random,
             self.counters,
         )
         self._multicast.authorised = self._controller_host.authorised
