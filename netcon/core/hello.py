@@ -26,7 +26,7 @@ from netcon.core.sender import Sender
 from netcon.core.settings import NodeSettings
 from netcon.core.topology import Topology
 from netcon.core.world import World
-from netcon.dataplane.crypto import AuthenticationError, PeerKeys
+from netcon.dataplane.crypto import AuthenticationError, CryptoError, PeerKeys
 
 #: Offset of the identity in a HELLO packet (vl1 §4.4).
 _IDENTITY_AT = 41
@@ -143,10 +143,12 @@ class Acquaintance:
         if not valid:
             self._counters["identity_invalid"] += 1
             return
-        known = self._topology.peers.get(identity.address)
-        if known is None:
+        try:
             known = self._topology.add(identity)
-        elif known.identity != identity:
+        except CryptoError:
+            self._counters["identity_degenerate"] += 1  # nobody can agree on a secret key with it (vl1 §2.3)
+            return
+        if known.identity != identity:
             self._counters["identity_collision"] += 1
             return
         for packet, path, hops in pending.hellos:

@@ -178,6 +178,28 @@ def test_replies_count_only_from_whom_we_asked() -> None:
     assert a.node.counters["whois_untrusted"] == 1
 
 
+def test_a_degenerate_key_is_refused_wherever_it_comes_from() -> None:
+    """A point of low order would make the peer key public knowledge (vl1 §2.3); roots of the reference hand out such identities."""
+    lab = Lab(1)
+    node = lab.members[0]
+    lab.fabric.run(1_000)
+    degenerate = Identity(0x1234567890, bytes(32) + IDENTITIES[5].public[32:])
+    engine = node.node
+    engine._sender.request_identity(degenerate.address, lab.fabric.now)
+    engine._sender.expected.remember(5 << 32, lab.root.identity.address)
+    peer = Peer(node.identity, lab.root.identity)
+    body = prefixed(4, 5 << 32, degenerate.encode())
+    packet = peer.keys.seal(b"".join((bytes(8), peer.header_out, bytes(9), b"\x03", body)), 3)
+    engine.receive_datagram(1, lab.root.endpoint, packet, lab.fabric.now)
+    engine.identity_validated(degenerate, True, lab.fabric.now)
+    assert engine.counters["identity_degenerate"] == 1
+    hello = b"\x0c\x01\x0e\x00\x01" + bytes(8) + degenerate.encode() + b"\0"
+    head = bytes(8) + node.identity.address.to_bytes(5) + degenerate.address.to_bytes(5)
+    engine.receive_datagram(1, REMOTE, head + bytes(9) + b"\x01" + hello, lab.fabric.now)
+    assert engine.counters["mac_failed"] == 1
+    assert len(engine.peers()) == 1
+
+
 def test_tables_stay_bounded_under_a_flood() -> None:
     lab = Lab(1)
     node: SimNode = lab.members[0]
