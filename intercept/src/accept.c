@@ -16,8 +16,7 @@
 /* With a full table recvmsg would take the record and drop its descriptor: the connection would be lost. */
 static long probe_free_number(int descriptor) {
     long probe = raw(SYS_fcntl, descriptor, F_DUPFD_CLOEXEC, 0);
-    if (probe < 0)
-        return probe == -EINVAL ? -EMFILE : probe;
+    if (probe < 0) return probe == -EINVAL ? -EMFILE : probe;
     close_descriptor((int)probe);
     return 0;
 }
@@ -31,42 +30,31 @@ static long take_record(int listener, struct netcon_accept_record *record) {
     struct iovec part = {record, sizeof *record};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     long length = raw(SYS_recvmsg, listener, &message, MSG_CMSG_CLOEXEC);
-    if (length < 0)
-        return length == -ECONNRESET ? -EINVAL : length;
+    if (length < 0) return length == -ECONNRESET ? -EINVAL : length;
     int accepted = -1;
     if (message.msg_controllen >= sizeof control.header && control.header.cmsg_level == SOL_SOCKET &&
         control.header.cmsg_type == SCM_RIGHTS && control.header.cmsg_len == CMSG_LEN(sizeof(int)))
         memcpy(&accepted, CMSG_DATA(&control.header), sizeof accepted);
-    if (accepted >= 0 && length == sizeof *record && record->magic == NETCON_ACCEPT_MAGIC)
-        return accepted;
+    if (accepted >= 0 && length == sizeof *record && record->magic == NETCON_ACCEPT_MAGIC) return accepted;
     close_descriptor(accepted);
-    if (message.msg_flags & MSG_CTRUNC)
-        return -EMFILE; /* another thread took the last number after the probe */
-    return -EINVAL;     /* end of file or a record without descriptor: it does not listen any more */
+    if (message.msg_flags & MSG_CTRUNC) return -EMFILE; /* another thread took the last number after the probe */
+    return -EINVAL; /* end of file or a record without descriptor: it does not listen any more */
 }
 
 long virtual_accept4(int descriptor, struct sockaddr *address, socklen_t *length, int flags) {
     struct netcon_name_program name;
     struct netcon_accept_record record;
-    if (!names_program(descriptor, &name))
-        return raw(SYS_accept4, descriptor, address, length, flags);
-    if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
-        return -EINVAL;
-    if (names_service(descriptor, NULL) != 'L')
-        return -EINVAL;
+    if (!names_program(descriptor, &name)) return raw(SYS_accept4, descriptor, address, length, flags);
+    if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) return -EINVAL;
+    if (names_service(descriptor, NULL) != 'L') return -EINVAL;
     long done = probe_free_number(descriptor);
-    if (done < 0)
-        return done;
+    if (done < 0) return done;
     long accepted = take_record(descriptor, &record);
-    if (accepted < 0)
-        return accepted;
+    if (accepted < 0) return accepted;
     done = raw(SYS_fcntl, accepted, F_SETFL, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);
-    if (done == 0 && !(flags & SOCK_CLOEXEC))
-        done = raw(SYS_fcntl, accepted, F_SETFD, 0);
-    if (done == 0 && address)
-        done = address_write(&record.peer, name.family, address, length);
-    if (done == 0)
-        return accepted;
+    if (done == 0 && !(flags & SOCK_CLOEXEC)) done = raw(SYS_fcntl, accepted, F_SETFD, 0);
+    if (done == 0 && address) done = address_write(&record.peer, name.family, address, length);
+    if (done == 0) return accepted;
     close_descriptor((int)accepted);
     return done;
 }

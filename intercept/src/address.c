@@ -11,17 +11,13 @@ static const uint8_t mapped_prefix[12] = {[10] = 0xff, [11] = 0xff};
 /* Without sin6_scope_id (RFC 2133): the kernel accepts it. */
 #define OLD_IPV6_LENGTH 24
 
-static uint16_t swapped(uint16_t value) {
-    return __builtin_bswap16(value); /* both architectures are little-endian */
-}
+static uint16_t swapped(uint16_t value) { return __builtin_bswap16(value); /* both architectures are little-endian */ }
 
 static long read_ipv4(struct netcon_address *out, const struct sockaddr *address, socklen_t length, bool binding) {
     struct sockaddr_in in;
-    if (length < sizeof in)
-        return -EINVAL;
+    if (length < sizeof in) return -EINVAL;
     memcpy(&in, address, sizeof in);
-    if (in.sin_family != AF_INET && !(binding && in.sin_family == AF_UNSPEC && in.sin_addr.s_addr == 0))
-        return -EAFNOSUPPORT;
+    if (in.sin_family != AF_INET && !(binding && in.sin_family == AF_UNSPEC && in.sin_addr.s_addr == 0)) return -EAFNOSUPPORT;
     out->family = AF_INET;
     out->port = swapped(in.sin_port);
     memcpy(out->ip, &in.sin_addr, 4);
@@ -30,11 +26,9 @@ static long read_ipv4(struct netcon_address *out, const struct sockaddr *address
 
 static long read_ipv6(struct netcon_address *out, const struct sockaddr *address, socklen_t length) {
     struct sockaddr_in6 in = {0};
-    if (length < OLD_IPV6_LENGTH)
-        return -EINVAL;
+    if (length < OLD_IPV6_LENGTH) return -EINVAL;
     memcpy(&in, address, length < sizeof in ? length : sizeof in);
-    if (in.sin6_family != AF_INET6)
-        return -EAFNOSUPPORT;
+    if (in.sin6_family != AF_INET6) return -EAFNOSUPPORT;
     out->family = AF_INET6;
     out->port = swapped(in.sin6_port);
     out->scope = in.sin6_scope_id;
@@ -45,24 +39,18 @@ static long read_ipv6(struct netcon_address *out, const struct sockaddr *address
 
 /* Never mapped: what lies below mmap_min_addr, and the kernel's half. Other bad pointers end the program, as they would in a C
  * library that looks at them. */
-static bool is_impossible(const void *pointer) {
-    return (uintptr_t)pointer < 4096 || (intptr_t)pointer < 0;
-}
+static bool is_impossible(const void *pointer) { return (uintptr_t)pointer < 4096 || (intptr_t)pointer < 0; }
 
 long address_read(struct netcon_address *out, int descriptor, uint16_t family, const struct sockaddr *address, socklen_t length,
                   bool binding) {
     sa_family_t given;
     memset(out, 0, sizeof *out);
-    if ((int)length < 0 || length > sizeof(struct sockaddr_storage))
-        return -EINVAL;
+    if ((int)length < 0 || length > sizeof(struct sockaddr_storage)) return -EINVAL;
     /* A bound socket cannot be bound again, but the kernel copies the address first. */
-    if (length && raw(SYS_bind, descriptor, address, length) == -EFAULT)
-        return -EFAULT;
-    if (length < sizeof given)
-        return -EINVAL;
+    if (length && raw(SYS_bind, descriptor, address, length) == -EFAULT) return -EFAULT;
+    if (length < sizeof given) return -EINVAL;
     memcpy(&given, address, sizeof given);
-    if (!binding && given == AF_UNSPEC)
-        return 0;
+    if (!binding && given == AF_UNSPEC) return 0;
     return family == AF_INET ? read_ipv4(out, address, length, binding) : read_ipv6(out, address, length);
 }
 
@@ -72,10 +60,8 @@ long address_write(const struct netcon_address *in, uint16_t family, struct sock
         struct sockaddr_in6 ipv6;
     } whole = {0};
     socklen_t size;
-    if (is_impossible(length) || (is_impossible(address) && *length))
-        return -EFAULT;
-    if ((int)*length < 0)
-        return -EINVAL;
+    if (is_impossible(length) || (is_impossible(address) && *length)) return -EFAULT;
+    if ((int)*length < 0) return -EINVAL;
     if (family == AF_INET) {
         size = sizeof whole.ipv4;
         whole.ipv4.sin_family = AF_INET;
@@ -111,11 +97,8 @@ struct netcon_address address_of_name(const struct netcon_name_service *name, bo
 
 bool address_is_loopback(const struct netcon_address *address) {
     static const uint8_t loopback[16] = {[15] = 1};
-    if (address->family == AF_INET)
-        return address->ip[0] == 127;
-    if (address->family != AF_INET6)
-        return false;
-    if (memcmp(address->ip, mapped_prefix, sizeof mapped_prefix) == 0)
-        return address->ip[12] == 127;
+    if (address->family == AF_INET) return address->ip[0] == 127;
+    if (address->family != AF_INET6) return false;
+    if (memcmp(address->ip, mapped_prefix, sizeof mapped_prefix) == 0) return address->ip[12] == 127;
     return memcmp(address->ip, loopback, sizeof loopback) == 0;
 }

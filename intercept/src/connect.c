@@ -30,16 +30,13 @@ static long wait_connected(int descriptor) {
     struct timeval limit = {0};
     socklen_t length = sizeof limit;
     long done = raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, &length);
-    if (done < 0)
-        return done;
+    if (done < 0) return done;
     bool limited = limit.tv_sec || limit.tv_usec;
     struct timespec left = {limit.tv_sec, limit.tv_usec * 1000};
     struct pollfd wanted = {.fd = descriptor, .events = POLLOUT};
     done = raw(SYS_ppoll, &wanted, 1, limited ? &left : NULL, NULL, 8);
-    if (done < 0)
-        return done;
-    if (done == 0)
-        return -EINPROGRESS;
+    if (done < 0) return done;
+    if (done == 0) return -EINPROGRESS;
     struct netcon_name_service name;
     switch (names_service(descriptor, &name)) {
     case 'C':
@@ -56,15 +53,12 @@ long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t l
     struct netcon_name_program name;
     struct netcon_name_service service;
     struct netcon_address wanted;
-    if (!names_program(descriptor, &name))
-        return raw(SYS_connect, descriptor, address, length);
+    if (!names_program(descriptor, &name)) return raw(SYS_connect, descriptor, address, length);
     long done = address_read(&wanted, descriptor, name.family, address, length, false);
-    if (done < 0)
-        return done;
+    if (done < 0) return done;
     char kind = names_service(descriptor, &service);
     /* As the kernel: the error of a failed attempt that nobody has asked for is told first. */
-    if (kind == 'F' && take_error(descriptor))
-        return service.error > 0 ? -service.error : -ECONNREFUSED;
+    if (kind == 'F' && take_error(descriptor)) return service.error > 0 ? -service.error : -ECONNREFUSED;
     if (address_is_loopback(&wanted) && kind != 'C' && kind != 'L') {
         done = socket_give_to_kernel(descriptor, &name);
         return done < 0 ? done : raw(SYS_connect, descriptor, address, length);
@@ -79,10 +73,8 @@ long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t l
     done = rpc_call(&call);
     if (call.reply_descriptor >= 0) {
         long replaced = socket_replace(descriptor, call.reply_descriptor);
-        if (replaced < 0)
-            return replaced;
+        if (replaced < 0) return replaced;
     }
-    if (waits && (done == -EINPROGRESS || done == -EALREADY))
-        return wait_connected(descriptor);
+    if (waits && (done == -EINPROGRESS || done == -EALREADY)) return wait_connected(descriptor);
     return done;
 }

@@ -35,19 +35,16 @@ static long discard(int descriptor, size_t length, int flags) {
     if (flags & MSG_PEEK) {
         int queued = 0;
         long done = raw(SYS_recvfrom, descriptor, waste, length ? 1 : 0, flags, NULL, NULL);
-        if (done <= 0)
-            return done;
+        if (done <= 0) return done;
         done = raw(SYS_ioctl, descriptor, FIONREAD, &queued);
-        if (done < 0)
-            return done;
+        if (done < 0) return done;
         return (size_t)queued < length ? queued : (long)length;
     }
     do {
         size_t room = length - total < sizeof waste ? length - total : sizeof waste;
         int now = total && !(flags & MSG_WAITALL) ? flags | MSG_DONTWAIT : flags;
         long done = raw(SYS_recvfrom, descriptor, waste, room, now, NULL, NULL);
-        if (done <= 0)
-            return total ? (long)total : done;
+        if (done <= 0) return total ? (long)total : done;
         total += (size_t)done;
     } while (total < length);
     return (long)total;
@@ -56,11 +53,10 @@ static long discard(int descriptor, size_t length, int flags) {
 long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, struct sockaddr *address, socklen_t *address_length) {
     if ((!address && !(flags & UNUSUAL_RECEIVE)) || !is_ours(descriptor))
         return raw(SYS_recvfrom, descriptor, buffer, length, flags, address, address_length);
-    if (flags & MSG_ERRQUEUE)
-        return -EAGAIN;
-    long done = flags & MSG_TRUNC ? discard(descriptor, length, flags) : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
-    if (done >= 0 && address && address_length)
-        *address_length = 0;
+    if (flags & MSG_ERRQUEUE) return -EAGAIN;
+    long done =
+        flags & MSG_TRUNC ? discard(descriptor, length, flags) : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
+    if (done >= 0 && address && address_length) *address_length = 0;
     return done;
 }
 
@@ -80,14 +76,11 @@ static size_t room_of(const struct msghdr *message) {
 }
 
 long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
-    if (!message)
-        return raw(SYS_recvmsg, descriptor, message, flags);
+    if (!message) return raw(SYS_recvmsg, descriptor, message, flags);
     bool ours = (message->msg_name || (flags & UNUSUAL_RECEIVE)) && is_ours(descriptor);
-    if (!ours && !settings.musl)
-        return raw(SYS_recvmsg, descriptor, message, flags);
+    if (!ours && !settings.musl) return raw(SYS_recvmsg, descriptor, message, flags);
     struct msghdr copy = copied(message);
-    if (ours && (flags & MSG_ERRQUEUE))
-        return -EAGAIN;
+    if (ours && (flags & MSG_ERRQUEUE)) return -EAGAIN;
     if (ours) {
         copy.msg_name = NULL;
         copy.msg_namelen = 0;
@@ -115,34 +108,28 @@ static long long now_nanoseconds(void) {
 }
 
 long virtual_recvmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout) {
-    if (!settings.musl && !is_ours(descriptor))
-        return raw(SYS_recvmmsg, descriptor, messages, count, flags, timeout);
+    if (!settings.musl && !is_ours(descriptor)) return raw(SYS_recvmmsg, descriptor, messages, count, flags, timeout);
     /* As in the kernel the time limit is looked at after each message only. */
     long long end = timeout ? now_nanoseconds() + timeout->tv_sec * 1000000000ll + timeout->tv_nsec : LLONG_MAX;
     unsigned int got = 0;
     while (got < count && got < MESSAGES_MAX) {
         long done = virtual_recvmsg(descriptor, &messages[got].msg_hdr, flags & ~MSG_WAITFORONE);
-        if (done < 0)
-            return got ? (long)got : done;
+        if (done < 0) return got ? (long)got : done;
         messages[got++].msg_len = (unsigned int)done;
-        if (flags & MSG_WAITFORONE)
-            flags |= MSG_DONTWAIT;
-        if (done == 0 || (timeout && now_nanoseconds() >= end))
-            break;
+        if (flags & MSG_WAITFORONE) flags |= MSG_DONTWAIT;
+        if (done == 0 || (timeout && now_nanoseconds() >= end)) break;
     }
     return got;
 }
 
 /* connect and send in one call; programs fall back to two. */
-static long refuse_fastopen(int descriptor) {
-    return names_service(descriptor, NULL) == 'C' ? -EISCONN : -EOPNOTSUPP;
-}
+static long refuse_fastopen(int descriptor) { return names_service(descriptor, NULL) == 'C' ? -EISCONN : -EOPNOTSUPP; }
 
-long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags, const struct sockaddr *address, socklen_t address_length) {
+long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags, const struct sockaddr *address,
+                    socklen_t address_length) {
     if ((!address && !(flags & MSG_FASTOPEN)) || !is_ours(descriptor))
         return raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
-    if (flags & MSG_FASTOPEN)
-        return refuse_fastopen(descriptor);
+    if (flags & MSG_FASTOPEN) return refuse_fastopen(descriptor);
     return raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0);
 }
 
@@ -152,16 +139,14 @@ static long send_from_musl(int descriptor, struct msghdr *copy, int flags) {
         struct cmsghdr header;
         char bytes[2048];
     } control;
-    if (copy->msg_controllen > sizeof control)
-        return -ENOMEM; /* as musl itself */
+    if (copy->msg_controllen > sizeof control) return -ENOMEM; /* as musl itself */
     if (copy->msg_controllen) {
         memcpy(&control, copy->msg_control, copy->msg_controllen);
         copy->msg_control = &control;
         for (size_t at = 0; at + sizeof(struct cmsghdr) <= copy->msg_controllen;) {
             struct cmsghdr *header = (struct cmsghdr *)(void *)(control.bytes + at);
             header->cmsg_len = (uint32_t)header->cmsg_len;
-            if (header->cmsg_len < sizeof *header)
-                break;
+            if (header->cmsg_len < sizeof *header) break;
             at += CMSG_ALIGN(header->cmsg_len);
         }
     }
@@ -169,17 +154,13 @@ static long send_from_musl(int descriptor, struct msghdr *copy, int flags) {
 }
 
 long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
-    if (!message)
-        return raw(SYS_sendmsg, descriptor, message, flags);
+    if (!message) return raw(SYS_sendmsg, descriptor, message, flags);
     bool unusual = message->msg_name || (uint32_t)message->msg_controllen || (flags & MSG_FASTOPEN);
     bool ours = unusual && is_ours(descriptor);
-    if (!ours && !settings.musl)
-        return raw(SYS_sendmsg, descriptor, message, flags);
+    if (!ours && !settings.musl) return raw(SYS_sendmsg, descriptor, message, flags);
     struct msghdr copy = copied(message);
-    if (!ours)
-        return send_from_musl(descriptor, &copy, flags);
-    if (flags & MSG_FASTOPEN)
-        return refuse_fastopen(descriptor);
+    if (!ours) return send_from_musl(descriptor, &copy, flags);
+    if (flags & MSG_FASTOPEN) return refuse_fastopen(descriptor);
     copy.msg_name = NULL;
     copy.msg_namelen = 0;
     /* TCP ignores descriptors in control data; the service's end must not get them. */
@@ -189,13 +170,11 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
 }
 
 long virtual_sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags) {
-    if (!settings.musl && !is_ours(descriptor))
-        return raw(SYS_sendmmsg, descriptor, messages, count, flags);
+    if (!settings.musl && !is_ours(descriptor)) return raw(SYS_sendmmsg, descriptor, messages, count, flags);
     unsigned int sent = 0;
     while (sent < count && sent < MESSAGES_MAX) {
         long done = virtual_sendmsg(descriptor, &messages[sent].msg_hdr, flags);
-        if (done < 0)
-            return sent ? (long)sent : done;
+        if (done < 0) return sent ? (long)sent : done;
         messages[sent++].msg_len = (unsigned int)done;
     }
     return sent;
@@ -215,10 +194,8 @@ ssize_t wrapped_send(int descriptor, const void *buffer, size_t length, int flag
 extern void __chk_fail(void) __attribute__((weak, noreturn));
 
 static void check_room(size_t length, size_t room) {
-    if (length <= room)
-        return;
-    if (__chk_fail)
-        __chk_fail();
+    if (length <= room) return;
+    if (__chk_fail) __chk_fail();
     __builtin_trap();
 }
 

@@ -21,14 +21,11 @@ static atomic_flag complained = ATOMIC_FLAG_INIT;
 extern char **environ __attribute__((weak));
 extern const char *gnu_get_libc_version(void) __attribute__((weak));
 
-char **current_environment(void) {
-    return &environ ? environ : NULL;
-}
+char **current_environment(void) { return &environ ? environ : NULL; }
 
 static void keep(const char *variable) {
     size_t length = strlen(variable) + 1;
-    if (kept_count == KEPT_MAX || length > sizeof kept_text - kept_used)
-        return;
+    if (kept_count == KEPT_MAX || length > sizeof kept_text - kept_used) return;
     char *copy = memcpy(kept_text + kept_used, variable, length);
     kept_used += length;
     kept_variables[kept_count++] = copy;
@@ -68,8 +65,7 @@ static void set_given_path(const char *given) {
     folder[0] = 0;
     if (given[0] != '/') {
         length = raw(SYS_getcwd, folder, sizeof folder - 1);
-        if (length > 0)
-            append(folder + length - 1, folder + sizeof folder, "/");
+        if (length > 0) append(folder + length - 1, folder + sizeof folder, "/");
     }
     if (length > 0)
         set_path(&settings.paths[0], folder, given, true);
@@ -90,8 +86,7 @@ static void set_well_known_paths(const char *runtime) {
 }
 
 bool read_environment(char **environment) {
-    if (!environment)
-        return false; /* too early: the C library has not set it up, and nothing can have used a socket */
+    if (!environment) return false; /* too early: the C library has not set it up, and nothing can have used a socket */
     const char *network = "", *given = "", *preset = "", *runtime = NULL;
     kept_count = 0;
     kept_used = 0;
@@ -121,8 +116,7 @@ bool read_environment(char **environment) {
         set_well_known_paths(runtime);
     if (*preset) {
         settings.network = parse_network(preset);
-        if (!settings.network)
-            settings.fault = "NETCON_NETWORK is not a network id (16 hexadecimal digits)";
+        if (!settings.network) settings.fault = "NETCON_NETWORK is not a network id (16 hexadecimal digits)";
     }
     settings.activity = ACTIVITY_FULL;
     return true;
@@ -132,8 +126,7 @@ bool read_environment(char **environment) {
  * it. */
 __attribute__((constructor)) static void constructed(int count, char **arguments, char **environment) {
     (void)count, (void)arguments;
-    if (settings.activity == ACTIVITY_UNKNOWN)
-        read_environment(current_environment() ? current_environment() : environment);
+    if (settings.activity == ACTIVITY_UNKNOWN) read_environment(current_environment() ? current_environment() : environment);
 }
 
 void complain_always(const char *where, const char *why) {
@@ -155,6 +148,5 @@ void complain_always(const char *where, const char *why) {
 }
 
 void complain(const char *where, const char *why) {
-    if (!atomic_flag_test_and_set(&complained))
-        complain_always(where, why);
+    if (!atomic_flag_test_and_set(&complained)) complain_always(where, why);
 }

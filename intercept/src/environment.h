@@ -27,10 +27,10 @@ struct service_path {
 
 struct settings {
     int activity;
-    uint64_t network;           /* of new sockets; 0: the path's default */
-    const char *fault;          /* why no service can be reached whatever happens, or NULL */
+    uint64_t network;             /* of new sockets; 0: the path's default */
+    const char *fault;            /* why no service can be reached whatever happens, or NULL */
     struct service_path paths[2]; /* tried in this order */
-    bool musl;                  /* the program's C library is not glibc: its struct msghdr has undefined padding */
+    bool musl;                    /* the program's C library is not glibc: its struct msghdr has undefined padding */
 };
 
 extern struct settings settings;
@@ -47,8 +47,7 @@ bool read_environment(char **environment);
 char **current_environment(void);
 
 static inline bool is_active(void) {
-    if (__builtin_expect(settings.activity == ACTIVITY_UNKNOWN, 0))
-        return read_environment(current_environment());
+    if (__builtin_expect(settings.activity == ACTIVITY_UNKNOWN, 0)) return read_environment(current_environment());
     return settings.activity == ACTIVITY_FULL;
 }
 

@@ -51,8 +51,7 @@ static int count_of(char *const list[]) {
 
 static const char *preload_kept(void) {
     for (int i = 0; i < kept_count; i++)
-        if (starts_with(kept_variables[i], "LD_PRELOAD="))
-            return kept_variables[i];
+        if (starts_with(kept_variables[i], "LD_PRELOAD=")) return kept_variables[i];
     return NULL;
 }
 
@@ -75,33 +74,29 @@ static void make_environment(char *const given[], char **out, char *preload, siz
             out[count++] = (char *)kept;
         } else if (kept == preload_kept()) {
             const char *value = given[at] + name_length(kept);
-            if (list_contains(value, kept + name_length(kept)))
-                continue;
+            if (list_contains(value, kept + name_length(kept))) continue;
             char *end = append(preload, preload + room, kept);
-            if (*value)
-                append(append(end, preload + room, ":"), preload + room, value);
+            if (*value) append(append(end, preload + room, ":"), preload + room, value);
             out[at] = preload;
         }
     }
     out[count] = NULL;
 }
 
-#define WITH_KEPT(made, given)                                       \
-    size_t made##_room = preload_room(given);                        \
-    char made##_preload[made##_room];                                \
-    char *made[count_of(given) + KEPT_MAX + 1];                      \
+#define WITH_KEPT(made, given)                                                                                                     \
+    size_t made##_room = preload_room(given);                                                                                      \
+    char made##_preload[made##_room];                                                                                              \
+    char *made[count_of(given) + KEPT_MAX + 1];                                                                                    \
     make_environment(given, made, made##_preload, made##_room)
 
 /* Reads the interpreter of a script into `interpreter`. */
 static bool read_interpreter(const char *path, char interpreter[SHEBANG_MAX]) {
     char head[SHEBANG_MAX];
     long descriptor = raw(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0)
-        return false; /* executable but not readable: no script */
+    if (descriptor < 0) return false; /* executable but not readable: no script */
     long length = raw(SYS_read, descriptor, head, sizeof head - 1);
     close_descriptor((int)descriptor);
-    if (length < 3 || head[0] != '#' || head[1] != '!')
-        return false;
+    if (length < 3 || head[0] != '#' || head[1] != '!') return false;
     head[length] = 0;
     const char *at = head + 2;
     while (*at == ' ' || *at == '\t')
@@ -120,27 +115,24 @@ static bool ignores_preload(const char *path) {
     for (int depth = 0;; depth++) {
         if (raw(SYS_newfstatat, AT_FDCWD, path, &status, 0) != 0 || !S_ISREG(status.st_mode))
             return false; /* execve itself says what is wrong */
-        if (depth > SCRIPT_DEPTH_MAX || !read_interpreter(path, next))
-            break;
+        if (depth > SCRIPT_DEPTH_MAX || !read_interpreter(path, next)) break;
         memcpy(here, next, sizeof here);
         path = here;
     }
-    if ((status.st_mode & S_ISUID) && (long)status.st_uid != raw(SYS_getuid))
-        return true;
-    if ((status.st_mode & S_ISGID) && (status.st_mode & S_IXGRP) && (long)status.st_gid != raw(SYS_getgid))
-        return true;
+    if ((status.st_mode & S_ISUID) && (long)status.st_uid != raw(SYS_getuid)) return true;
+    if ((status.st_mode & S_ISGID) && (status.st_mode & S_IXGRP) && (long)status.st_gid != raw(SYS_getgid)) return true;
     return raw(SYS_getuid) != 0 && raw(SYS_getxattr, path, "security.capability", NULL, 0) > 0;
 }
 
 static long refuse(const char *path) {
-    complain_always(path, "not started: it has set-user-id, set-group-id or file capabilities, ignores LD_PRELOAD, and would use the "
-                          "host's network (start it outside of netcon, or use a copy without them)");
+    complain_always(path,
+                    "not started: it has set-user-id, set-group-id or file capabilities, ignores LD_PRELOAD, and would use the "
+                    "host's network (start it outside of netcon, or use a copy without them)");
     return -EPERM;
 }
 
 long virtual_execve(const char *path, char *const arguments[], char *const environment[]) {
-    if (path && ignores_preload(path))
-        return refuse(path);
+    if (path && ignores_preload(path)) return refuse(path);
     WITH_KEPT(made, environment);
     return raw(SYS_execve, path, arguments, made);
 }
@@ -151,12 +143,10 @@ long virtual_execveat(int directory, const char *path, char *const arguments[], 
     if (path && path[0] != '/' && directory != AT_FDCWD) {
         char *at = append(whole, whole + sizeof whole, "/proc/self/fd/");
         at = append_number(at, whole + sizeof whole, (unsigned int)directory);
-        if (*path)
-            append(append(at, whole + sizeof whole, "/"), whole + sizeof whole, path);
+        if (*path) append(append(at, whole + sizeof whole, "/"), whole + sizeof whole, path);
         looked_at = whole;
     }
-    if (path && ignores_preload(looked_at))
-        return refuse(looked_at);
+    if (path && ignores_preload(looked_at)) return refuse(looked_at);
     WITH_KEPT(made, environment);
     return raw(SYS_execveat, directory, path, arguments, made, flags);
 }
@@ -168,8 +158,7 @@ static long execute(const char *path, char *const arguments[], char *const envir
 /* A file that is no program the kernel knows is a script of the shell (POSIX). */
 static long execute_or_script(const char *path, char *const arguments[], char *const environment[]) {
     long done = execute(path, arguments, environment);
-    if (done != -ENOEXEC)
-        return done;
+    if (done != -ENOEXEC) return done;
     int count = count_of(arguments);
     char *script[count + 3];
     script[0] = "/bin/sh";
@@ -210,15 +199,12 @@ static bool contains_slash(const char *file) {
 
 static long search_and_execute(const char *file, char *const arguments[], char *const environment[]) {
     char path[PATH_MAX];
-    if (!file || !*file)
-        return -ENOENT;
-    if (contains_slash(file))
-        return execute_or_script(file, arguments, environment);
+    if (!file || !*file) return -ENOENT;
+    if (contains_slash(file)) return execute_or_script(file, arguments, environment);
     long seen = -ENOENT;
     for (const char *list = search_path(); list;) {
         list = next_candidate(list, file, path);
-        if (!path[0])
-            continue;
+        if (!path[0]) continue;
         long done = execute_or_script(path, arguments, environment);
         switch (done) {
         case -EACCES:
@@ -255,19 +241,19 @@ int wrapped_fexecve(int descriptor, char *const arguments[], char *const environ
 }
 
 /* The variadic forms: counts the arguments, then takes them again into a list on the stack. */
-#define LIST_OF(list, first)                                   \
-    va_list list##_rest;                                       \
-    int list##_count = 1;                                      \
-    va_start(list##_rest, first);                              \
-    while (first && va_arg(list##_rest, char *))               \
-        list##_count++;                                        \
-    va_end(list##_rest);                                       \
-    char *list[list##_count + 1];                              \
-    list[0] = (char *)first;                                   \
-    list[1] = NULL;                                            \
-    va_start(list##_rest, first);                              \
-    for (int list##_i = 1; first && list##_i <= list##_count; list##_i++) \
-        list[list##_i] = va_arg(list##_rest, char *)
+#define LIST_OF(list, first)                                                                                                       \
+    va_list list##_rest;                                                                                                           \
+    int list##_count = 1;                                                                                                          \
+    va_start(list##_rest, first);                                                                                                  \
+    while (first && va_arg(list##_rest, char *))                                                                                   \
+        list##_count++;                                                                                                            \
+    va_end(list##_rest);                                                                                                           \
+    char *list[list##_count + 1];                                                                                                  \
+    list[0] = (char *)first;                                                                                                       \
+    list[1] = NULL;                                                                                                                \
+    va_start(list##_rest, first);                                                                                                  \
+    for (int list##_i = 1; first && list##_i <= list##_count; list##_i++)                                                          \
+    list[list##_i] = va_arg(list##_rest, char *)
 
 int wrapped_execl(const char *path, const char *argument, ...) {
     LIST_OF(list, argument);
@@ -291,17 +277,13 @@ int wrapped_execle(const char *path, const char *argument, ...) {
 typedef int spawn_function(pid_t *, const char *, const void *, const void *, char *const[], char *const[]);
 
 /* The C library's posix_spawn knows its own file actions and attributes; only the environment is ours. It returns the error. */
-static int spawn(const char *symbol, const char *looked_at, pid_t *child, const char *file, const void *actions, const void *attributes,
-                 char *const arguments[], char *const environment[]) {
+static int spawn(const char *symbol, const char *looked_at, pid_t *child, const char *file, const void *actions,
+                 const void *attributes, char *const arguments[], char *const environment[]) {
     spawn_function *real = NULL;
-    if (dlsym)
-        *(void **)&real = dlsym(RTLD_NEXT, symbol);
-    if (!real)
-        return ENOSYS;
-    if (!is_active())
-        return real(child, file, actions, attributes, arguments, environment);
-    if (looked_at && ignores_preload(looked_at))
-        return (int)-refuse(looked_at);
+    if (dlsym) *(void **)&real = dlsym(RTLD_NEXT, symbol);
+    if (!real) return ENOSYS;
+    if (!is_active()) return real(child, file, actions, attributes, arguments, environment);
+    if (looked_at && ignores_preload(looked_at)) return (int)-refuse(looked_at);
     WITH_KEPT(made, environment);
     return real(child, file, actions, attributes, arguments, made);
 }
@@ -319,8 +301,7 @@ int wrapped_posix_spawnp(pid_t *child, const char *file, const void *actions, co
         looked_at = NULL;
         for (const char *list = search_path(); list && !looked_at;) {
             list = next_candidate(list, file, path);
-            if (path[0] && raw(SYS_faccessat, AT_FDCWD, path, 1 /* X_OK */) == 0)
-                looked_at = path;
+            if (path[0] && raw(SYS_faccessat, AT_FDCWD, path, 1 /* X_OK */) == 0) looked_at = path;
         }
     }
     return spawn("posix_spawnp", looked_at, child, file, actions, attributes, arguments, environment);

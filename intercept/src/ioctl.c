@@ -18,13 +18,13 @@
 #define INTERFACE_LAST SIOCSIFTXQLEN
 
 /* Asks the service; `length` bytes at the argument go there and come back. */
-static long ask(int descriptor, const struct netcon_name_program *name, unsigned int request, void *argument, uint32_t length, bool sends) {
+static long ask(int descriptor, const struct netcon_name_program *name, unsigned int request, void *argument, uint32_t length,
+                bool sends) {
     struct rpc_call call = call_about(NETCON_RPC_IOCTL, descriptor, name);
     call.args[0] = (int32_t)request;
     call.reply = argument;
     call.reply_room = length;
-    if (!argument)
-        return -EFAULT;
+    if (!argument) return -EFAULT;
     if (sends) {
         call.data = argument;
         call.data_length = length;
@@ -42,11 +42,9 @@ long virtual_ioctl(int descriptor, unsigned long wide, void *argument) {
         return raw(SYS_ioctl, descriptor, wide, argument);
     if (request == FIONREAD) /* a listener's queue holds records, not bytes */
         return names_service(descriptor, NULL) == 'L' ? -EINVAL : raw(SYS_ioctl, descriptor, wide, argument);
-    if (!of_interface)
-        return ask(descriptor, &name, request, argument, sizeof(int), false);
+    if (!of_interface) return ask(descriptor, &name, request, argument, sizeof(int), false);
     /* An AF_UNIX socket would answer with the host's interfaces. */
-    if (request == SIOCGIFCONF)
-        return -EOPNOTSUPP;
+    if (request == SIOCGIFCONF) return -EOPNOTSUPP;
     return ask(descriptor, &name, request, argument, INTERFACE_REQUEST_LENGTH, true);
 }
 

@@ -45,7 +45,7 @@ static inline long raw6(long number, long a, long b, long c, long d, long e, lon
 
 /* raw(SYS_name, arguments...): what is not given is 0. */
 #define raw(...) raw_padded(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
-#define raw_padded(number, a, b, c, d, e, f, ...) \
+#define raw_padded(number, a, b, c, d, e, f, ...)                                                                                  \
     raw6((long)(number), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
 /* errno belongs to the program's C library; glibc and musl give it under the same name. */
@@ -57,16 +57,14 @@ extern int *__errno_location(void) __attribute__((weak));
  */
 static inline long result(long returned) {
     if ((unsigned long)returned > -4096UL) {
-        if (__errno_location)
-            *__errno_location() = (int)-returned;
+        if (__errno_location) *__errno_location() = (int)-returned;
         return -1;
     }
     return returned;
 }
 
 static inline void close_descriptor(int descriptor) {
-    if (descriptor >= 0)
-        raw(SYS_close, descriptor);
+    if (descriptor >= 0) raw(SYS_close, descriptor);
 }
 
 #endif

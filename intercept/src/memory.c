@@ -20,8 +20,7 @@ void *memset(void *to, int byte, size_t length) {
 int memcmp(const void *left, const void *right, size_t length) {
     const unsigned char *l = left, *r = right;
     for (; length; length--, l++, r++)
-        if (*l != *r)
-            return *l - *r;
+        if (*l != *r) return *l - *r;
     return 0;
 }
 
@@ -34,20 +33,16 @@ size_t strlen(const char *text) {
 
 bool starts_with(const char *text, const char *prefix) {
     while (*prefix)
-        if (*text++ != *prefix++)
-            return false;
+        if (*text++ != *prefix++) return false;
     return true;
 }
 
-static bool separates(char byte) {
-    return byte == 0 || byte == ':' || byte == ' ';
-}
+static bool separates(char byte) { return byte == 0 || byte == ':' || byte == ' '; }
 
 bool list_contains(const char *text, const char *items) {
     size_t length = strlen(items);
     for (const char *at = text; *at; at++)
-        if ((at == text || separates(at[-1])) && starts_with(at, items) && separates(at[length]))
-            return true;
+        if ((at == text || separates(at[-1])) && starts_with(at, items) && separates(at[length])) return true;
     return false;
 }
 

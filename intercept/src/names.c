@@ -25,32 +25,26 @@ static size_t encode(char *out, const unsigned char *in, size_t length) {
         for (held += 8; held >= 6; held -= 6)
             *at++ = alphabet[bits >> (held - 6) & 63];
     }
-    if (held)
-        *at++ = alphabet[bits << (6 - held) & 63];
+    if (held) *at++ = alphabet[bits << (6 - held) & 63];
     return (size_t)(at - out);
 }
 
 static int value_of(char digit) {
-    if (digit >= 'A' && digit <= 'Z')
-        return digit - 'A';
-    if (digit >= 'a' && digit <= 'z')
-        return digit - 'a' + 26;
-    if (digit >= '0' && digit <= '9')
-        return digit - '0' + 52;
+    if (digit >= 'A' && digit <= 'Z') return digit - 'A';
+    if (digit >= 'a' && digit <= 'z') return digit - 'a' + 26;
+    if (digit >= '0' && digit <= '9') return digit - '0' + 52;
     return digit == '-' ? 62 : digit == '_' ? 63 : -1;
 }
 
 /* Decodes exactly `length` bytes from `digits` digits. */
 static bool decode(unsigned char *out, size_t length, const char *in, size_t digits) {
-    if (digits != (length * 4 + 2) / 3)
-        return false;
+    if (digits != (length * 4 + 2) / 3) return false;
     uint32_t bits = 0;
     int held = 0;
     size_t done = 0;
     for (size_t i = 0; i < digits; i++) {
         int value = value_of(in[i]);
-        if (value < 0)
-            return false;
+        if (value < 0) return false;
         bits = bits << 6 | (uint32_t)value;
         held += 6;
         if (held >= 8 && done < length) {
@@ -65,8 +59,7 @@ static bool decode(unsigned char *out, size_t length, const char *in, size_t dig
 static char read_name(long call, int descriptor, unsigned char *out, const char *kinds, size_t size) {
     struct sockaddr_un address;
     socklen_t length = sizeof address;
-    if (raw(call, descriptor, &address, &length) != 0 || length > sizeof address)
-        return 0;
+    if (raw(call, descriptor, &address, &length) != 0 || length > sizeof address) return 0;
     size_t head = offsetof(struct sockaddr_un, sun_path) + NAME_HEAD;
     if (length <= head || address.sun_family != AF_UNIX || address.sun_path[0] != 0 ||
         memcmp(address.sun_path + 1, NETCON_NAME_PREFIX, NETCON_NAME_PREFIX_LENGTH) != 0)

@@ -33,8 +33,7 @@ enum handling {
 };
 
 static enum handling handling_of(int level, int option) {
-    if (level == SOL_SOCKET)
-        switch (option) {
+    if (level == SOL_SOCKET) switch (option) {
         case SO_RCVTIMEO:
         case SO_SNDTIMEO:
         case SO_RCVTIMEO_NEW:
@@ -51,8 +50,7 @@ static enum handling handling_of(int level, int option) {
         case SO_KEEPALIVE:
             return POSTED;
         }
-    if (level == IPPROTO_TCP)
-        switch (option) {
+    if (level == IPPROTO_TCP) switch (option) {
         case TCP_CORK:
         case TCP_QUICKACK:
             return AS_HINT;
@@ -67,12 +65,9 @@ static enum handling handling_of(int level, int option) {
 
 /* Gives a value to the program, cut to its room as the kernel does. */
 static long give(void *value, socklen_t *length, const void *whole, socklen_t size) {
-    if (!length || !value)
-        return -EFAULT;
-    if ((int)*length < 0)
-        return -EINVAL;
-    if (*length > size)
-        *length = size;
+    if (!length || !value) return -EFAULT;
+    if ((int)*length < 0) return -EINVAL;
+    if (*length > size) *length = size;
     memcpy(value, whole, *length);
     return 0;
 }
@@ -83,8 +78,7 @@ static long get_error(int descriptor, void *value, socklen_t *length) {
     struct netcon_name_service service;
     long done = raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_ERROR, value, length);
     int error = 0;
-    if (done < 0 || *length < sizeof error)
-        return done;
+    if (done < 0 || *length < sizeof error) return done;
     memcpy(&error, value, sizeof error);
     if (error && names_program(descriptor, &name) && names_service(descriptor, &service) == 'F' && service.error > 0)
         memcpy(value, &service.error, sizeof error);
@@ -101,18 +95,13 @@ static long get_by_names(int descriptor, const struct netcon_name_program *name,
 long virtual_getsockopt(int descriptor, int level, int option, void *value, socklen_t *length) {
     struct netcon_name_program name;
     enum handling handling = handling_of(level, option);
-    if (handling == BY_NAMES && option == SO_ERROR)
-        return get_error(descriptor, value, length);
+    if (handling == BY_NAMES && option == SO_ERROR) return get_error(descriptor, value, length);
     if (handling == BY_KERNEL || !names_program(descriptor, &name))
         return raw(SYS_getsockopt, descriptor, level, option, value, length);
-    if (handling == BY_NAMES)
-        return get_by_names(descriptor, &name, option, value, length);
-    if (handling == AS_HINT)
-        return give(value, length, &(int){0}, sizeof(int));
-    if (!length || !value)
-        return -EFAULT;
-    if ((int)*length < 0)
-        return -EINVAL;
+    if (handling == BY_NAMES) return get_by_names(descriptor, &name, option, value, length);
+    if (handling == AS_HINT) return give(value, length, &(int){0}, sizeof(int));
+    if (!length || !value) return -EFAULT;
+    if ((int)*length < 0) return -EINVAL;
     if (name.family == AF_INET && level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP)
         return -EOPNOTSUPP; /* as the kernel's; for IPv6 it says ENOPROTOOPT, and so does the service */
     uint8_t answer[NETCON_RPC_DATA_MAX];
@@ -129,8 +118,7 @@ long virtual_getsockopt(int descriptor, int level, int option, void *value, sock
 
 /* A posted option has no reply that could refuse it, so what the kernel would refuse is refused here. */
 static bool is_valid(int level, int option, int value) {
-    if (level != IPPROTO_TCP || option == TCP_NODELAY)
-        return true;
+    if (level != IPPROTO_TCP || option == TCP_NODELAY) return true;
     return value >= 1 && value <= (option == TCP_KEEPCNT ? KEEPALIVE_COUNT_MAX : KEEPALIVE_SECONDS_MAX);
 }
 
@@ -139,14 +127,10 @@ long virtual_setsockopt(int descriptor, int level, int option, const void *value
     enum handling handling = handling_of(level, option);
     if (handling == BY_KERNEL || !names_program(descriptor, &name))
         return raw(SYS_setsockopt, descriptor, level, option, value, length);
-    if (handling == BY_NAMES)
-        return -ENOPROTOOPT; /* read only on TCP too */
-    if ((int)length < 0)
-        return -EINVAL;
-    if (length && !value)
-        return -EFAULT;
-    if (length > NETCON_RPC_DATA_MAX)
-        return -EINVAL;
+    if (handling == BY_NAMES) return -ENOPROTOOPT; /* read only on TCP too */
+    if ((int)length < 0) return -EINVAL;
+    if (length && !value) return -EFAULT;
+    if (length > NETCON_RPC_DATA_MAX) return -EINVAL;
     struct rpc_call call = call_about(NETCON_RPC_SETSOCKOPT, descriptor, &name);
     call.args[0] = level;
     call.args[1] = option;
@@ -154,13 +138,10 @@ long virtual_setsockopt(int descriptor, int level, int option, const void *value
     call.data_length = length;
     if (handling == AS_HINT || handling == POSTED) {
         int number;
-        if (length < sizeof number)
-            return -EINVAL;
+        if (length < sizeof number) return -EINVAL;
         memcpy(&number, value, sizeof number);
-        if (handling == AS_HINT)
-            return 0;
-        if (!is_valid(level, option, number))
-            return -EINVAL;
+        if (handling == AS_HINT) return 0;
+        if (!is_valid(level, option, number)) return -EINVAL;
         return rpc_post(&call);
     }
     long done = rpc_call(&call);

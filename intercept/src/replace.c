@@ -35,8 +35,7 @@ long socket_replace(int descriptor, int fresh) {
         copy_time_limits(descriptor, fresh);
         done = raw(SYS_fcntl, fresh, F_SETFL, open_flags);
     }
-    if (done == 0)
-        done = raw(SYS_dup3, fresh, descriptor, close_flags & FD_CLOEXEC ? O_CLOEXEC : 0);
+    if (done == 0) done = raw(SYS_dup3, fresh, descriptor, close_flags & FD_CLOEXEC ? O_CLOEXEC : 0);
     close_descriptor(fresh);
     return done < 0 ? done : 0;
 }
@@ -46,9 +45,9 @@ static const struct {
     short level, name;
     bool only_ipv6;
 } carried[] = {
-    {SOL_SOCKET, SO_REUSEADDR, false},     {SOL_SOCKET, SO_REUSEPORT, false},     {SOL_SOCKET, SO_KEEPALIVE, false},
-    {SOL_SOCKET, SO_LINGER, false},        {IPPROTO_TCP, TCP_NODELAY, false},     {IPPROTO_TCP, TCP_KEEPIDLE, false},
-    {IPPROTO_TCP, TCP_KEEPINTVL, false},   {IPPROTO_TCP, TCP_KEEPCNT, false},     {IPPROTO_TCP, TCP_USER_TIMEOUT, false},
+    {SOL_SOCKET, SO_REUSEADDR, false},      {SOL_SOCKET, SO_REUSEPORT, false}, {SOL_SOCKET, SO_KEEPALIVE, false},
+    {SOL_SOCKET, SO_LINGER, false},         {IPPROTO_TCP, TCP_NODELAY, false}, {IPPROTO_TCP, TCP_KEEPIDLE, false},
+    {IPPROTO_TCP, TCP_KEEPINTVL, false},    {IPPROTO_TCP, TCP_KEEPCNT, false}, {IPPROTO_TCP, TCP_USER_TIMEOUT, false},
     {IPPROTO_TCP, TCP_DEFER_ACCEPT, false}, {IPPROTO_IPV6, IPV6_V6ONLY, true},
 };
 
@@ -56,8 +55,7 @@ static void copy_options(int from, const struct netcon_name_program *name, int t
     for (unsigned i = 0; i < sizeof carried / sizeof *carried; i++) {
         uint8_t value[16], usual[16];
         socklen_t length = sizeof usual;
-        if (carried[i].only_ipv6 && name->family != AF_INET6)
-            continue;
+        if (carried[i].only_ipv6 && name->family != AF_INET6) continue;
         struct rpc_call call = call_about(NETCON_RPC_GETSOCKOPT, from, name);
         call.args[0] = carried[i].level;
         call.args[1] = carried[i].name;
@@ -65,8 +63,7 @@ static void copy_options(int from, const struct netcon_name_program *name, int t
         call.reply = value;
         long done = rpc_call(&call);
         close_descriptor(call.reply_descriptor);
-        if (done == -ENETDOWN || done == -EBADF)
-            return; /* the service does not know this socket: nothing was set */
+        if (done == -ENETDOWN || done == -EBADF) return; /* the service does not know this socket: nothing was set */
         if (done == 0 && raw(SYS_getsockopt, to, carried[i].level, carried[i].name, usual, &length) == 0 &&
             (length != call.reply_length || memcmp(value, usual, length) != 0))
             raw(SYS_setsockopt, to, carried[i].level, carried[i].name, value, call.reply_length);
@@ -75,8 +72,7 @@ static void copy_options(int from, const struct netcon_name_program *name, int t
 
 long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name) {
     long fresh = raw(SYS_socket, name->family, name->type | SOCK_CLOEXEC, name->protocol);
-    if (fresh < 0)
-        return fresh;
+    if (fresh < 0) return fresh;
     copy_options(descriptor, name, (int)fresh);
     return socket_replace(descriptor, (int)fresh);
 }

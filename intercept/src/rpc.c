@@ -52,8 +52,7 @@ static long send_request(int channel, const struct rpc_call *call, int reply_end
     }
     if (call->descriptor >= 0 && reply_end >= 0) {
         long open_flags = raw(SYS_fcntl, call->descriptor, F_GETFL), close_flags = raw(SYS_fcntl, call->descriptor, F_GETFD);
-        if (open_flags < 0 || close_flags < 0)
-            return -EBADF;
+        if (open_flags < 0 || close_flags < 0) return -EBADF;
         int status = (open_flags & O_NONBLOCK ? SOCK_NONBLOCK : 0) | (close_flags & FD_CLOEXEC ? SOCK_CLOEXEC : 0);
         request.status = (uint16_t)(status >> 4);
     }
@@ -66,10 +65,8 @@ static long send_request(int channel, const struct rpc_call *call, int reply_end
     struct iovec parts[2] = {{&request, sizeof request}, {(void *)call->data, call->data_length}};
     struct msghdr sent = {.msg_iov = parts, .msg_iovlen = call->data_length ? 2 : 1};
     int passed[2], count = 0;
-    if (call->descriptor >= 0)
-        passed[count++] = call->descriptor;
-    if (reply_end >= 0)
-        passed[count++] = reply_end;
+    if (call->descriptor >= 0) passed[count++] = call->descriptor;
+    if (reply_end >= 0) passed[count++] = reply_end;
     if (count) {
         control.header.cmsg_level = SOL_SOCKET;
         control.header.cmsg_type = SCM_RIGHTS;
@@ -112,8 +109,7 @@ static long receive_reply(int end, struct rpc_call *call) {
     }
     call->value = head.value;
     call->reply_length = head.data_length < call->reply_room ? head.data_length : call->reply_room;
-    if (call->reply)
-        memcpy(call->reply, data, call->reply_length);
+    if (call->reply) memcpy(call->reply, data, call->reply_length);
     return head.error > 0 && head.error < 4096 ? -head.error : 0;
 }
 
@@ -122,13 +118,11 @@ static long exchange(int channel, struct rpc_call *call, bool *sent) {
     int ends[2];
     long done = raw(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
     *sent = true;
-    if (done < 0)
-        return done;
+    if (done < 0) return done;
     done = send_request(channel, call, ends[1]);
     *sent = done == 0;
     close_descriptor(ends[1]); /* so that the end of the service is the end of the wait */
-    if (done == 0)
-        done = receive_reply(ends[0], call);
+    if (done == 0) done = receive_reply(ends[0], call);
     close_descriptor(ends[0]);
     return done;
 }
@@ -137,45 +131,48 @@ static long exchange(int channel, struct rpc_call *call, bool *sent) {
 static bool owner_is_trusted(int channel) {
     struct ucred owner;
     socklen_t length = sizeof owner;
-    if (raw(SYS_getsockopt, channel, SOL_SOCKET, SO_PEERCRED, &owner, &length) != 0)
-        return false;
+    if (raw(SYS_getsockopt, channel, SOL_SOCKET, SO_PEERCRED, &owner, &length) != 0) return false;
     return owner.uid == 0 || (long)owner.uid == raw(SYS_geteuid) || (long)owner.uid == raw(SYS_getuid);
 }
 
 static long dial_path(const struct service_path *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     long channel = raw(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (channel < 0)
-        return channel;
+    if (channel < 0) return channel;
     memcpy(address.sun_path, path->text, sizeof path->text);
     long done;
     do
         done = raw(SYS_connect, channel, &address, sizeof address);
     while (done == -EINTR);
-    if (done == 0 && !path->trusted && !owner_is_trusted((int)channel))
-        done = -EPERM;
-    if (done == 0)
-        return channel;
+    if (done == 0 && !path->trusted && !owner_is_trusted((int)channel)) done = -EPERM;
+    if (done == 0) return channel;
     close_descriptor((int)channel);
     return done;
 }
 
 static const char *reason(long error) {
     switch (-error) {
-    case ENOENT: return "no service here, TCP sockets fail with ENETDOWN (start it with 'netcon service', or unset ZT_NC_NWID and NETCON_SOCK)";
-    case ECONNREFUSED: return "the service has ended, TCP sockets fail with ENETDOWN (start it again with 'netcon service')";
-    case EACCES: return "this user may not use the service, TCP sockets fail with ENETDOWN ('netcon socket add' makes a socket for others)";
-    case EPERM: return "belongs to another user and is not trusted, TCP sockets fail with ENETDOWN (give the path by NETCON_SOCK if you trust it)";
-    case EPROTO: return "the service speaks another version of the socket protocol, TCP sockets fail with ENETDOWN (update both)";
-    default: return "the service does not answer, TCP sockets fail with ENETDOWN";
+    case ENOENT:
+        return "no service here, TCP sockets fail with ENETDOWN (start it with 'netcon service', or unset ZT_NC_NWID and "
+               "NETCON_SOCK)";
+    case ECONNREFUSED:
+        return "the service has ended, TCP sockets fail with ENETDOWN (start it again with 'netcon service')";
+    case EACCES:
+        return "this user may not use the service, TCP sockets fail with ENETDOWN ('netcon socket add' makes a socket for others)";
+    case EPERM:
+        return "belongs to another user and is not trusted, TCP sockets fail with ENETDOWN (give the path by NETCON_SOCK if you "
+               "trust it)";
+    case EPROTO:
+        return "the service speaks another version of the socket protocol, TCP sockets fail with ENETDOWN (update both)";
+    default:
+        return "the service does not answer, TCP sockets fail with ENETDOWN";
     }
 }
 
 /* Keeps a connection for later calls, if there is a number for it. */
 static void cache(struct channel *channel) {
     long high = raw(SYS_fcntl, channel->descriptor, F_DUPFD_CLOEXEC, CACHE_FIRST);
-    if (high < 0)
-        return; /* the limit is below 900, or the table is full */
+    if (high < 0) return; /* the limit is below 900, or the table is full */
     uint64_t none = 0, word = (uint64_t)(high - CACHE_FIRST) << COOKIE_BITS | cookie_of((int)high);
     if (high > CACHE_LAST || !atomic_compare_exchange_strong(&cached, &none, word)) {
         close_descriptor((int)high);
@@ -200,8 +197,7 @@ static long dial(struct channel *channel) {
             done = next;
         }
     }
-    if (done == -EMFILE || done == -ENFILE)
-        return done;
+    if (done == -EMFILE || done == -ENFILE) return done;
     if (done >= 0) {
         struct netcon_rpc_hello hello;
         struct rpc_call call = {.operation = NETCON_RPC_HELLO, .descriptor = -1, .reply = &hello, .reply_room = sizeof hello};
@@ -215,8 +211,7 @@ static long dial(struct channel *channel) {
             return 0;
         }
         close_descriptor(channel->descriptor);
-        if (done == -EMFILE || done == -ENFILE)
-            return done;
+        if (done == -EMFILE || done == -ENFILE) return done;
         done = done ? done : -EPROTO;
     }
     complain(tried->text, reason(done));
@@ -227,8 +222,7 @@ static long dial(struct channel *channel) {
 static void forget(uint64_t word) {
     int descriptor = CACHE_FIRST + (int)(word >> COOKIE_BITS);
     uint64_t cookie = word & COOKIE_MASK;
-    if (atomic_compare_exchange_strong(&cached, &word, 0) && cookie_of(descriptor) == cookie)
-        close_descriptor(descriptor);
+    if (atomic_compare_exchange_strong(&cached, &word, 0) && cookie_of(descriptor) == cookie) close_descriptor(descriptor);
 }
 
 static long open_channel(struct channel *channel) {
@@ -251,26 +245,19 @@ static long perform(struct rpc_call *call, bool waits) {
         struct channel channel;
         bool sent;
         long done = open_channel(&channel);
-        if (done < 0)
-            return done;
+        if (done < 0) return done;
         if (waits) {
             done = exchange(channel.descriptor, call, &sent);
         } else {
             done = send_request(channel.descriptor, call, -1);
             sent = done == 0;
         }
-        if (!channel.word)
-            close_descriptor(channel.descriptor);
-        if (sent)
-            return done;
-        if (done == -ETOOMANYREFS)
-            return -ENFILE;
-        if (done != -EPIPE && done != -ECONNRESET && done != -ENOTCONN)
-            return done;
-        if (channel.word)
-            forget(channel.word);
-        if (attempt)
-            return -ENETDOWN;
+        if (!channel.word) close_descriptor(channel.descriptor);
+        if (sent) return done;
+        if (done == -ETOOMANYREFS) return -ENFILE;
+        if (done != -EPIPE && done != -ECONNRESET && done != -ENOTCONN) return done;
+        if (channel.word) forget(channel.word);
+        if (attempt) return -ENETDOWN;
     }
 }
 
@@ -284,17 +271,13 @@ long rpc_post(const struct rpc_call *call) {
     return perform(&posted, false);
 }
 
-uint64_t rpc_last_service(void) {
-    return atomic_load(&service_id);
-}
+uint64_t rpc_last_service(void) { return atomic_load(&service_id); }
 
 long rpc_service(uint64_t *service) {
     struct channel channel;
     long done = open_channel(&channel);
-    if (done < 0)
-        return done;
-    if (!channel.word)
-        close_descriptor(channel.descriptor);
+    if (done < 0) return done;
+    if (!channel.word) close_descriptor(channel.descriptor);
     *service = atomic_load(&service_id);
     return 0;
 }

@@ -21,11 +21,11 @@ struct rpc_call {
     const void *data;
     uint32_t data_length;
 
-    void *reply;                             /* in: room for the reply's data, may be NULL */
+    void *reply; /* in: room for the reply's data, may be NULL */
     uint32_t reply_room;
-    uint32_t reply_length;                   /* out: how much the service sent, at most the room */
-    int32_t value;                           /* out */
-    int reply_descriptor;                    /* out: -1 if the reply carried none */
+    uint32_t reply_length; /* out: how much the service sent, at most the room */
+    int32_t value;         /* out */
+    int reply_descriptor;  /* out: -1 if the reply carried none */
 };
 
 /**

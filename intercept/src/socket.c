@@ -31,20 +31,16 @@ static long make_socket(int family, int flags, uint64_t service) {
     /* The service's end must not leak into a program that another thread executes now. */
     int ends[2], buffer = PROGRAM_SEND_BUFFER;
     long done = raw(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (flags & SOCK_NONBLOCK), 0, ends);
-    if (done < 0)
-        return done;
+    if (done < 0) return done;
     struct netcon_name_program name = {
         .service = service, .family = (uint16_t)family, .type = SOCK_STREAM, .protocol = IPPROTO_TCP};
     uint64_t cookie = 0;
     socklen_t length = sizeof cookie;
     done = raw(SYS_getsockopt, ends[0], SOL_SOCKET, SO_COOKIE, &cookie, &length);
     name.socket = cookie;
-    if (done == 0)
-        done = names_bind(ends[0], &name);
-    if (done == 0)
-        done = raw(SYS_setsockopt, ends[0], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
-    if (done == 0 && !(flags & SOCK_CLOEXEC))
-        done = raw(SYS_fcntl, ends[0], F_SETFD, 0);
+    if (done == 0) done = names_bind(ends[0], &name);
+    if (done == 0) done = raw(SYS_setsockopt, ends[0], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+    if (done == 0 && !(flags & SOCK_CLOEXEC)) done = raw(SYS_fcntl, ends[0], F_SETFD, 0);
     if (done == 0) {
         struct rpc_call call = call_about(NETCON_RPC_SOCKET, ends[1], &name);
         call.network = settings.network;
@@ -53,30 +49,24 @@ static long make_socket(int family, int flags, uint64_t service) {
         call.args[2] = IPPROTO_TCP;
         done = rpc_post(&call);
     }
-    if (done == 0 && rpc_last_service() != service)
-        done = -EAGAIN;
+    if (done == 0 && rpc_last_service() != service) done = -EAGAIN;
     close_descriptor(ends[1]);
-    if (done == 0)
-        return ends[0];
+    if (done == 0) return ends[0];
     close_descriptor(ends[0]);
     return done;
 }
 
 long virtual_socket(int family, int type, int protocol) {
     int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if ((family != AF_INET && family != AF_INET6) || (type & ~flags) != SOCK_STREAM)
-        return raw(SYS_socket, family, type, protocol);
+    if ((family != AF_INET && family != AF_INET6) || (type & ~flags) != SOCK_STREAM) return raw(SYS_socket, family, type, protocol);
     if (protocol == PROTOCOL_MPTCP)
         return -EPROTONOSUPPORT; /* programs fall back to TCP; the kernel's would leave by the host's network */
-    if (protocol != 0 && protocol != IPPROTO_TCP)
-        return raw(SYS_socket, family, type, protocol);
+    if (protocol != 0 && protocol != IPPROTO_TCP) return raw(SYS_socket, family, type, protocol);
     for (int attempt = 0; attempt < NAME_ATTEMPTS; attempt++) {
         uint64_t service;
         long done = rpc_service(&service);
-        if (done == 0)
-            done = make_socket(family, flags, service);
-        if (done != -EADDRINUSE && done != -EAGAIN)
-            return done;
+        if (done == 0) done = make_socket(family, flags, service);
+        if (done != -EADDRINUSE && done != -EAGAIN) return done;
     }
     return -ENOBUFS;
 }
@@ -84,11 +74,9 @@ long virtual_socket(int family, int type, int protocol) {
 long virtual_bind(int descriptor, const struct sockaddr *address, socklen_t length) {
     struct netcon_name_program name;
     struct netcon_address wanted;
-    if (!names_program(descriptor, &name))
-        return raw(SYS_bind, descriptor, address, length);
+    if (!names_program(descriptor, &name)) return raw(SYS_bind, descriptor, address, length);
     long done = address_read(&wanted, descriptor, name.family, address, length, true);
-    if (done < 0)
-        return done;
+    if (done < 0) return done;
     if (address_is_loopback(&wanted)) {
         done = socket_give_to_kernel(descriptor, &name);
         return done < 0 ? done : raw(SYS_bind, descriptor, address, length);
@@ -104,27 +92,22 @@ long virtual_bind(int descriptor, const struct sockaddr *address, socklen_t leng
 
 long virtual_listen(int descriptor, int backlog) {
     struct netcon_name_program name;
-    if (!names_program(descriptor, &name))
-        return raw(SYS_listen, descriptor, backlog);
+    if (!names_program(descriptor, &name)) return raw(SYS_listen, descriptor, backlog);
     struct rpc_call call = call_about(NETCON_RPC_LISTEN, descriptor, &name);
     call.network = settings.network;
     call.args[0] = backlog;
     long done = rpc_call(&call);
-    if (call.reply_descriptor < 0)
-        return done;
+    if (call.reply_descriptor < 0) return done;
     /* The old end was spent by a shutdown or a failed connect. */
-    if (done == 0)
-        return socket_replace(descriptor, call.reply_descriptor);
+    if (done == 0) return socket_replace(descriptor, call.reply_descriptor);
     close_descriptor(call.reply_descriptor);
     return done;
 }
 
 long virtual_shutdown(int descriptor, int how) {
     struct netcon_name_program name;
-    if (!names_program(descriptor, &name))
-        return raw(SYS_shutdown, descriptor, how);
-    if (how < SHUT_RD || how > SHUT_RDWR)
-        return -EINVAL;
+    if (!names_program(descriptor, &name)) return raw(SYS_shutdown, descriptor, how);
+    if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
     switch (names_service(descriptor, NULL)) {
     case 'C':
         return raw(SYS_shutdown, descriptor, how);
@@ -143,8 +126,7 @@ long virtual_shutdown(int descriptor, int how) {
 long virtual_getsockname(int descriptor, struct sockaddr *address, socklen_t *length) {
     struct netcon_name_program name;
     struct netcon_name_service service;
-    if (!names_program(descriptor, &name))
-        return raw(SYS_getsockname, descriptor, address, length);
+    if (!names_program(descriptor, &name)) return raw(SYS_getsockname, descriptor, address, length);
     struct netcon_address local = {0};
     if (names_service(descriptor, &service)) {
         local = address_of_name(&service, false);
@@ -154,8 +136,7 @@ long virtual_getsockname(int descriptor, struct sockaddr *address, socklen_t *le
         call.reply_room = sizeof local;
         long done = rpc_call(&call);
         close_descriptor(call.reply_descriptor);
-        if (done < 0)
-            return done;
+        if (done < 0) return done;
     }
     return address_write(&local, name.family, address, length);
 }
@@ -163,11 +144,9 @@ long virtual_getsockname(int descriptor, struct sockaddr *address, socklen_t *le
 long virtual_getpeername(int descriptor, struct sockaddr *address, socklen_t *length) {
     struct netcon_name_program name;
     struct netcon_name_service service;
-    if (!names_program(descriptor, &name))
-        return raw(SYS_getpeername, descriptor, address, length);
+    if (!names_program(descriptor, &name)) return raw(SYS_getpeername, descriptor, address, length);
     /* A connection that was reset, or that both sides have ended, has no peer any more. */
-    if (names_service(descriptor, &service) != 'C' || names_hung_up(descriptor, POLLHUP))
-        return -ENOTCONN;
+    if (names_service(descriptor, &service) != 'C' || names_hung_up(descriptor, POLLHUP)) return -ENOTCONN;
     struct netcon_address remote = address_of_name(&service, true);
     return address_write(&remote, name.family, address, length);
 }

@@ -28,12 +28,12 @@
 
 extern char **environ;
 
-#define STEP(condition)                                                                              \
-    do {                                                                                             \
-        if (!(condition)) {                                                                          \
-            printf("line %d: %s (errno %d, %s)\n", __LINE__, #condition, errno, strerror(errno));    \
-            exit(1);                                                                                 \
-        }                                                                                            \
+#define STEP(condition)                                                                                                            \
+    do {                                                                                                                           \
+        if (!(condition)) {                                                                                                        \
+            printf("line %d: %s (errno %d, %s)\n", __LINE__, #condition, errno, strerror(errno));                                  \
+            exit(1);                                                                                                               \
+        }                                                                                                                          \
     } while (0)
 #define FAILS(call, error) STEP((call) == -1 && errno == (error))
 
@@ -161,7 +161,8 @@ static void data_calls(const char *host) {
 
     /* Descriptors in control data are dropped, not passed to the service. */
     char control[CMSG_SPACE(sizeof(int))] = {0};
-    message = (struct msghdr){.msg_iov = &(struct iovec){"j", 1}, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    message = (struct msghdr){
+        .msg_iov = &(struct iovec){"j", 1}, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
@@ -244,32 +245,21 @@ static void after_chroot(const char *host) {
     receive_exactly(server, "on");
 }
 
-
 /* Starts itself by each way there is, with an environment that lacks everything; `environment` then says what arrived. */
 static void start(const char *way, const char *self) {
     char *arguments[] = {(char *)self, "environment", NULL}, *bare[] = {"OWN=1", NULL};
     pid_t child;
     int status;
-    if (strcmp(way, "execv") == 0)
-        environ = bare, execv(self, arguments);
-    if (strcmp(way, "execve") == 0)
-        execve(self, arguments, bare);
-    if (strcmp(way, "execvp") == 0)
-        environ = bare, execvp(self, arguments);
-    if (strcmp(way, "execvpe") == 0)
-        execvpe(self, arguments, bare);
-    if (strcmp(way, "execl") == 0)
-        environ = bare, execl(self, self, "environment", (char *)NULL);
-    if (strcmp(way, "execle") == 0)
-        execle(self, self, "environment", (char *)NULL, bare);
-    if (strcmp(way, "execlp") == 0)
-        environ = bare, execlp(self, self, "environment", (char *)NULL);
-    if (strcmp(way, "fexecve") == 0)
-        fexecve(open(self, O_RDONLY), arguments, bare);
-    if (strcmp(way, "execveat") == 0)
-        syscall(SYS_execveat, AT_FDCWD, self, arguments, bare, 0);
-    if (strcmp(way, "syscall") == 0)
-        syscall(SYS_execve, self, arguments, bare);
+    if (strcmp(way, "execv") == 0) environ = bare, execv(self, arguments);
+    if (strcmp(way, "execve") == 0) execve(self, arguments, bare);
+    if (strcmp(way, "execvp") == 0) environ = bare, execvp(self, arguments);
+    if (strcmp(way, "execvpe") == 0) execvpe(self, arguments, bare);
+    if (strcmp(way, "execl") == 0) environ = bare, execl(self, self, "environment", (char *)NULL);
+    if (strcmp(way, "execle") == 0) execle(self, self, "environment", (char *)NULL, bare);
+    if (strcmp(way, "execlp") == 0) environ = bare, execlp(self, self, "environment", (char *)NULL);
+    if (strcmp(way, "fexecve") == 0) fexecve(open(self, O_RDONLY), arguments, bare);
+    if (strcmp(way, "execveat") == 0) syscall(SYS_execveat, AT_FDCWD, self, arguments, bare, 0);
+    if (strcmp(way, "syscall") == 0) syscall(SYS_execve, self, arguments, bare);
     if (strcmp(way, "vfork") == 0) {
         child = vfork();
         if (child == 0) {
@@ -280,13 +270,13 @@ static void start(const char *way, const char *self) {
         exit(WEXITSTATUS(status));
     }
     if (strcmp(way, "posix_spawn") == 0 || strcmp(way, "posix_spawnp") == 0) {
-        int error = way[11] ? posix_spawnp(&child, self, NULL, NULL, arguments, bare) : posix_spawn(&child, self, NULL, NULL, arguments, bare);
+        int error = way[11] ? posix_spawnp(&child, self, NULL, NULL, arguments, bare)
+                            : posix_spawn(&child, self, NULL, NULL, arguments, bare);
         errno = error;
         STEP(error == 0 && waitpid(child, &status, 0) == child);
         exit(WEXITSTATUS(status));
     }
-    if (strcmp(way, "empty") == 0)
-        execve(self, arguments, NULL);
+    if (strcmp(way, "empty") == 0) execve(self, arguments, NULL);
     printf("%s: %s\n", way, strerror(errno));
     exit(1);
 }
@@ -340,7 +330,8 @@ static void threads(const char *host) {
     STEP(bind(echo.listener, &talk.address.any, talk.length) == 0 && listen(echo.listener, 64) == 0);
     STEP(getsockname(echo.listener, &talk.address.any, &talk.length) == 0);
     for (int i = 0; i < WORKERS; i++)
-        STEP(pthread_create(&servers[i], NULL, echo_server, &echo) == 0 && pthread_create(&clients[i], NULL, echo_client, &talk) == 0);
+        STEP(pthread_create(&servers[i], NULL, echo_server, &echo) == 0 &&
+             pthread_create(&clients[i], NULL, echo_client, &talk) == 0);
     for (int i = 0; i < WORKERS; i++)
         STEP(pthread_join(servers[i], NULL) == 0 && pthread_join(clients[i], NULL) == 0);
 }
