@@ -2,8 +2,9 @@
 
     python3 -m tests.standalone_service --path /tmp/x/sock --address 10.77.0.1/24 --address fd77::1/64
 
-Prints READY when the path answers; ends, resetting all connections, on SIGTERM, SIGINT or the end of standard input. `--stats` prints the
-server's counters as JSON before it ends. With `--peer`, a second stack with those addresses is joined to the first by an Ethernet link, and served on the same path.
+Prints READY when the path answers; ends, resetting all connections, on SIGTERM or SIGINT (with `--stdin` at the end of standard
+input, too). `--stats` prints the server's counters as JSON before it ends. With `--peer`, a second stack with those addresses is
+joined to the first by an Ethernet link, and served on the same path.
 """
 
 from __future__ import annotations

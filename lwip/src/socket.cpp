@@ -52,6 +52,7 @@ int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
     if (int error = server.reactor->watch(server.reactor->reactor, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, on_pair, this); error < 0)
         return -error;
     pair = std::move(service_end);
+    drain_pair(); // the program may have written already; and it may hold descriptors, which the closer gets
     wants_output_ = false;
     server.identify(*this, cookie);
     return 0;

@@ -1,4 +1,4 @@
-"""A socket server in this process, for tests: one or two stacks on a threaded reactor, and what must be left of it afterwards: nothing."""
+"""A socket server in this process, for tests: one or two stacks on a threaded reactor; of which nothing may be left."""
 
 from __future__ import annotations
 
