@@ -246,7 +246,8 @@ static long perform(struct rpc_call *call, bool waits) {
         bool sent;
         long done = open_channel(&channel);
         if (done < 0) return done;
-        if (waits) {
+        /* Order holds on one connection only: over one that lives for this call nothing may be left unhandled. */
+        if (waits || !channel.word) {
             done = exchange(channel.descriptor, call, &sent);
         } else {
             done = send_request(channel.descriptor, call, -1);
@@ -268,7 +269,10 @@ long rpc_call(struct rpc_call *call) {
 
 long rpc_post(const struct rpc_call *call) {
     struct rpc_call posted = *call;
-    return perform(&posted, false);
+    posted.reply_descriptor = -1;
+    long done = perform(&posted, false);
+    close_descriptor(posted.reply_descriptor);
+    return done;
 }
 
 uint64_t rpc_last_service(void) { return atomic_load(&service_id); }

@@ -38,7 +38,8 @@ struct rpc_call {
  */
 long rpc_call(struct rpc_call *call);
 
-/* Asks without waiting; what the service thinks of it is not told. Return as rpc_call(), for the sending only. */
+/* Asks without waiting; what the service thinks of it is not told. (Where no connection can be cached it does wait, so that
+ * what is asked next finds it done.) Return as rpc_call(), for the sending only. */
 long rpc_post(const struct rpc_call *call);
 
 /* The persistent id of the service, for names. Return: 0 or -errno. */
