@@ -10,14 +10,15 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
-from docker.errors import DockerException
 
+DEFAULT_SOCKET = Path("/var/run/docker.sock")
 #: A cold engine needs some seconds on a small machine; this is only the point at which waiting is given up.
 START_TIMEOUT = 120.0
 
@@ -29,9 +30,8 @@ class EngineError(RuntimeError):
 @contextlib.contextmanager
 def engine(folder: Path) -> Iterator[docker.DockerClient]:
     """A client of a working engine: the environment's if that answers, else one started in `folder`."""
-    with contextlib.suppress(DockerException):
+    if "DOCKER_HOST" in os.environ or _answers(DEFAULT_SOCKET):
         client = docker.from_env()
-        client.ping()
         try:
             yield client
         finally:
@@ -49,7 +49,7 @@ def _own_engine(folder: Path) -> Iterator[docker.DockerClient]:
     if os.geteuid() != 0:
         raise EngineError("no Docker engine answers and only root can start one: run as root, or start the engine")
     folder.mkdir(parents=True, exist_ok=True)
-    socket = folder / "docker.sock"
+    path = folder / "docker.sock"
     # The log is outside what is swept at the end, so that a failed start can be read.
     with (folder / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(
@@ -58,7 +58,7 @@ def _own_engine(folder: Path) -> Iterator[docker.DockerClient]:
                 f"--data-root={folder / 'data'}",
                 f"--exec-root={folder / 'exec'}",
                 f"--pidfile={folder / 'dockerd.pid'}",
-                f"--host=unix://{socket}",
+                f"--host=unix://{path}",
                 "--live-restore=false",
             ],
             stdout=log,
@@ -68,7 +68,7 @@ def _own_engine(folder: Path) -> Iterator[docker.DockerClient]:
         )
     had_bridge = Path("/sys/class/net/docker0").exists()
     try:
-        client = _connect(process, socket, folder / "dockerd.log")
+        client = _connect(process, path, folder / "dockerd.log")
         try:
             yield client
         finally:
@@ -80,19 +80,22 @@ def _own_engine(folder: Path) -> Iterator[docker.DockerClient]:
             subprocess.run(["ip", "link", "delete", "docker0"], check=False, capture_output=True)
 
 
-def _connect(process: subprocess.Popen[bytes], socket: Path, log: Path) -> docker.DockerClient:
+def _connect(process: subprocess.Popen[bytes], path: Path, log: Path) -> docker.DockerClient:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        if socket.exists():
-            with contextlib.suppress(DockerException, OSError):
-                client = docker.DockerClient(base_url=f"unix://{socket}", timeout=120)
-                client.ping()
-                return client
+        if _answers(path):
+            return docker.DockerClient(base_url=f"unix://{path}", timeout=120)
         time.sleep(0.1)  # the engine announces itself by nothing but its answer
     tail = log.read_text(errors="replace").splitlines()[-5:]
     raise EngineError("dockerd did not come up; its last words:\n" + "\n".join(tail))
+
+
+def _answers(path: Path) -> bool:
+    """Whether something listens on a Unix socket. (The Docker SDK leaks a descriptor when it asks in vain.)"""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
