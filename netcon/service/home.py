@@ -86,9 +86,9 @@ class Home:
     # -- files --
 
     def write(self, name: str, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
-        """Replace file `name` as a whole. With `durable` it survives a power cut."""
+        """Replace file `name` as a whole; from any thread. With `durable` it survives a power cut."""
         target = self.path / name
-        temporary = target.with_name(f".{target.name}.{os.getpid()}{_TEMPORARY}")
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_TEMPORARY}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)

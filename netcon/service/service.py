@@ -70,7 +70,7 @@ def now_ms() -> int:
 
 
 class Randomness:
-    """The kernel's random bytes, read ahead: the engine wants eight per packet, and a system call each costs a tenth of its time."""
+    """The kernel's random bytes, read ahead: one system call for each packet's eight would be a tenth of the time."""
 
     _AHEAD = 4096
 
@@ -432,7 +432,6 @@ class Service:
         port.close()
         self.network_settings.pop(network, None)
         self.perform()
-        self._storage_in.send_nowait(StoreState(StateKind.NETWORK, network, None))
         self.home.remove(f"networks.d/{network:016x}.local.conf")
         self._wake()
         return True

@@ -222,3 +222,13 @@ def test_nobody_answers_for_a_service_that_is_not_running(world: World) -> None:
         pass
     with Client(world.root_home) as client, pytest.raises(ServiceNotRunning, match="no service answers"):
         client.get("/status")
+
+
+def test_leaving_and_joining_again_at_once_stays_joined(world: World) -> None:
+    home = world.root_home
+    with RunningService(home) as service:
+        for _ in range(20):
+            service.client.post(f"/network/{NETWORK:016x}", {})
+            service.client.delete(f"/network/{NETWORK:016x}")
+        service.client.post(f"/network/{NETWORK:016x}", {})
+    assert [path.name for path in (home / "networks.d").glob("*[0-9a-f].conf")] == [f"{NETWORK:016x}.conf"]
