@@ -21,8 +21,7 @@ void Closer::close(int fd) {
         std::lock_guard lock(state_->mutex);
         state_->queue.push_back(fd);
         // A thread that is stuck in a close is not waited for: each new descriptor may have a thread of its own.
-        if (state_->threads >= max_threads || state_->threads > state_->busy)
-            return;
+        if (state_->threads >= max_threads || state_->threads > state_->busy) return;
         state_->threads++;
     }
     sigset_t all, old;
@@ -61,14 +60,11 @@ size_t Closer::pending() const {
 Kind classify(int fd) {
     int domain = 0, type = 0, listening = 0;
     socklen_t length = sizeof domain;
-    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) != 0 || domain != AF_UNIX)
-        return Kind::foreign;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) != 0 || domain != AF_UNIX) return Kind::foreign;
     length = sizeof type;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0)
-        return Kind::foreign;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0) return Kind::foreign;
     length = sizeof listening;
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || listening)
-        return Kind::foreign;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || listening) return Kind::foreign;
     return type == SOCK_STREAM ? Kind::stream : type == SOCK_SEQPACKET ? Kind::seqpacket : Kind::foreign;
 }
 
@@ -99,8 +95,7 @@ ssize_t receive(int fd, const iovec *parts, size_t count, int flags, Closer &clo
     message.msg_control = control;
     message.msg_controllen = sizeof control;
     ssize_t n = recvmsg(fd, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0)
-        return -errno;
+    if (n < 0) return -errno;
     if (message.msg_controllen != 0)
         for (cmsghdr *c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c))
             if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
@@ -114,8 +109,7 @@ ssize_t receive(int fd, const iovec *parts, size_t count, int flags, Closer &clo
 
 int make_pair(int type, Descriptor &program, Descriptor &service) {
     int ends[2];
-    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0)
-        return errno;
+    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) != 0) return errno;
     program = Descriptor(ends[0]);
     service = Descriptor(ends[1]);
     return 0;

@@ -26,14 +26,11 @@ int ListenPoint::open(int backlog) {
     bool alive = stack->enter([&] {
         const lwip_core &core = stack->core();
         tcp_pcb *pcb = core.tcp_new_ip_type(any_family ? static_cast<u8_t>(IPADDR_TYPE_ANY) : IP_GET_TYPE(&ip));
-        if (pcb == nullptr)
-            return;
+        if (pcb == nullptr) return;
         ip_set_option(pcb, SOF_REUSEADDR); // the port table has decided
-        if (IP_IS_V6(&ip) && ip6_addr_islinklocal(ip_2_ip6(&ip)))
-            ip6_addr_assign_zone(ip_2_ip6(&ip), IP6_UNICAST, core.netif);
+        if (IP_IS_V6(&ip) && ip6_addr_islinklocal(ip_2_ip6(&ip))) ip6_addr_assign_zone(ip_2_ip6(&ip), IP6_UNICAST, core.netif);
         error = core.tcp_bind(pcb, any_family ? core.any_type : &ip, local.port);
-        if (error == ERR_OK)
-            pcb_ = core.tcp_listen_with_backlog_and_err(pcb, static_cast<u8_t>(backlog), &error);
+        if (error == ERR_OK) pcb_ = core.tcp_listen_with_backlog_and_err(pcb, static_cast<u8_t>(backlog), &error);
         if (pcb_ == nullptr) {
             core.tcp_close(pcb);
             return;
@@ -41,8 +38,7 @@ int ListenPoint::open(int backlog) {
         core.tcp_arg(pcb_, this);
         core.tcp_accept(pcb_, on_accept);
     });
-    if (!alive)
-        return ENETDOWN;
+    if (!alive) return ENETDOWN;
     return error == ERR_OK ? 0 : error == ERR_USE ? EADDRINUSE : ENOBUFS;
 }
 
@@ -57,22 +53,18 @@ ListenPoint::~ListenPoint() {
 /* Under the trap: nothing here may own anything across a call of lwIP's. */
 err_t ListenPoint::on_accept(void *arg, tcp_pcb *pcb, err_t error) {
     auto *point = static_cast<ListenPoint *>(arg);
-    if (point == nullptr || pcb == nullptr || error != ERR_OK || point->members.empty())
-        return ERR_VAL; // lwIP aborts it
+    if (point == nullptr || pcb == nullptr || error != ERR_OK || point->members.empty()) return ERR_VAL; // lwIP aborts it
     // Members take turns, but one whose queue is full is passed over while another has room.
     Socket *listening = nullptr;
     for (size_t i = 0; i < point->members.size() && listening == nullptr; i++) {
         Socket *candidate = point->members[point->turn_++ % point->members.size()];
-        if (!candidate->listener->full())
-            listening = candidate;
+        if (!candidate->listener->full()) listening = candidate;
     }
     bool full = listening == nullptr;
-    if (full)
-        listening = point->members[point->turn_++ % point->members.size()];
+    if (full) listening = point->members[point->turn_++ % point->members.size()];
     auto *connection = new (std::nothrow)
         Socket(point->server, listening->family, listening->type, listening->protocol, listening->uid, State::pending);
-    if (connection == nullptr)
-        return ERR_MEM;
+    if (connection == nullptr) return ERR_MEM;
     point->server.add(*connection);
     connection->local = from_lwip(pcb->local_ip, pcb->local_port);
     connection->remote = from_lwip(pcb->remote_ip, pcb->remote_port);
@@ -80,8 +72,7 @@ err_t ListenPoint::on_accept(void *arg, tcp_pcb *pcb, err_t error) {
     connection->backlog_delayed = full;
     listening->listener->enqueue(*connection);
     connection->tcp.adopt(point->stack.get(), pcb);
-    if (full)
-        point->stack->core().tcp_backlog_delayed(pcb);
+    if (full) point->stack->core().tcp_backlog_delayed(pcb);
     return ERR_OK;
 }
 
@@ -90,8 +81,7 @@ err_t ListenPoint::on_accept(void *arg, tcp_pcb *pcb, err_t error) {
 Listener::~Listener() {
     for (ListenPoint *point : points_) {
         std::erase(point->members, &owner_);
-        if (point->members.empty())
-            std::erase_if(owner_.server.points, [&](auto &p) { return p.get() == point; });
+        if (point->members.empty()) std::erase_if(owner_.server.points, [&](auto &p) { return p.get() == point; });
     }
     while (first_ != nullptr) {
         Socket *connection = first_;
@@ -109,8 +99,7 @@ int Listener::add(const std::shared_ptr<Stack> &stack) {
     if (found == all.end()) {
         auto point = std::make_unique<ListenPoint>(owner_.server, stack, binding.local, binding.v6_only);
         // Half-open connections; established ones wait in our queue.
-        if (int error = point->open(static_cast<int>(std::clamp<size_t>(backlog_, 16, 255))))
-            return error;
+        if (int error = point->open(static_cast<int>(std::clamp<size_t>(backlog_, 16, 255)))) return error;
         found = all.insert(all.end(), std::move(point));
     }
     (*found)->members.push_back(&owner_);
@@ -125,13 +114,10 @@ bool Listener::listens_on(const Stack *stack) const {
 void Listener::remove(const Stack *stack) {
     for (size_t i = 0; i < points_.size(); i++) {
         ListenPoint *point = points_[i];
-        if (point->stack.get() != stack)
-            continue;
-        if (!stack->running())
-            point->forget();
+        if (point->stack.get() != stack) continue;
+        if (!stack->running()) point->forget();
         std::erase(point->members, &owner_);
-        if (point->members.empty())
-            std::erase_if(owner_.server.points, [&](auto &p) { return p.get() == point; });
+        if (point->members.empty()) std::erase_if(owner_.server.points, [&](auto &p) { return p.get() == point; });
         points_.erase(points_.begin() + static_cast<ptrdiff_t>(i--));
     }
 }
@@ -152,11 +138,9 @@ void Listener::enqueue(Socket &connection) {
 void Listener::unlink(Socket &connection) {
     Socket *before = nullptr;
     for (Socket *s = first_; s != nullptr; before = s, s = s->next_pending) {
-        if (s != &connection)
-            continue;
+        if (s != &connection) continue;
         (before == nullptr ? first_ : before->next_pending) = s->next_pending;
-        if (last_ == s)
-            last_ = before;
+        if (last_ == s) last_ = before;
         queued_--;
         break;
     }
@@ -197,8 +181,7 @@ void Listener::top_up() {
 
 int Listener::hand_over(Socket &connection) {
     if (!connection.pair) {
-        if (int error = connection.make_accepted_pair(owner_))
-            return error;
+        if (int error = connection.make_accepted_pair(owner_)) return error;
     }
     netcon_accept_record record{};
     record.magic = NETCON_ACCEPT_MAGIC;
@@ -216,11 +199,9 @@ int Listener::hand_over(Socket &connection) {
     c->cmsg_len = CMSG_LEN(sizeof(int));
     int passed = connection.program.get();
     std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
-    if (sendmsg(owner_.pair.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        return errno;
+    if (sendmsg(owner_.pair.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) return errno;
     unlink(connection);
-    if (connection.backlog_delayed)
-        connection.tcp.accepted_from_backlog();
+    if (connection.backlog_delayed) connection.tcp.accepted_from_backlog();
     connection.program.reset();
     owner_.server.count.accepted++;
     connection.start_pump();

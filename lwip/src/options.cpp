@@ -16,16 +16,15 @@ namespace netcon::server {
 
 namespace {
 
-constexpr int buffer_max = 212992;      // net.core.rmem_max and wmem_max of a stock kernel
+constexpr int buffer_max = 212992; // net.core.rmem_max and wmem_max of a stock kernel
 constexpr int receive_minimum = 2304, send_minimum = 4608;
 constexpr int keep_idle_max = 32767, keep_interval_max = 32767, keep_count_max = 127, syn_count_max = 127;
-constexpr char congestion[] = "reno";   // what lwIP does
+constexpr char congestion[] = "reno"; // what lwIP does
 
 /* Linux's numbers for the states of lwIP. */
 uint8_t linux_state(const tcp_pcb *pcb) {
     constexpr uint8_t close = 7, listen = 10;
-    if (pcb == nullptr)
-        return close;
+    if (pcb == nullptr) return close;
     switch (pcb->state) {
     case LISTEN:
         return listen;
@@ -55,8 +54,7 @@ uint8_t linux_state(const tcp_pcb *pcb) {
 tcp_info information(const tcp_pcb *pcb, State state) {
     tcp_info info{};
     info.tcpi_state = state == State::listening ? 10 : linux_state(pcb);
-    if (pcb == nullptr)
-        return info;
+    if (pcb == nullptr) return info;
     constexpr uint32_t slow_tick_us = 2 * TCP_TMR_INTERVAL * 1000;
     info.tcpi_options = TCPI_OPT_WSCALE | ((pcb->flags & TF_SACK) ? TCPI_OPT_SACK : 0);
     info.tcpi_snd_wscale = pcb->snd_scale & 15;
@@ -107,16 +105,11 @@ struct BoolOption {
     bool Options::*field;
 };
 constexpr BoolOption bool_options[] = {
-    {SOL_SOCKET, SO_REUSEADDR, &Options::reuse_address},
-    {SOL_SOCKET, SO_REUSEPORT, &Options::reuse_port},
-    {SOL_SOCKET, SO_KEEPALIVE, &Options::keep_alive},
-    {SOL_SOCKET, SO_BROADCAST, &Options::broadcast},
-    {SOL_SOCKET, SO_DONTROUTE, &Options::dont_route},
-    {SOL_SOCKET, SO_OOBINLINE, &Options::oob_inline},
-    {SOL_SOCKET, SO_TIMESTAMP, &Options::timestamp},
-    {SOL_SOCKET, SO_TIMESTAMPNS, &Options::timestamp_ns},
-    {IPPROTO_TCP, TCP_NODELAY, &Options::no_delay},
-    {IPPROTO_IP, IP_FREEBIND, &Options::freebind},
+    {SOL_SOCKET, SO_REUSEADDR, &Options::reuse_address}, {SOL_SOCKET, SO_REUSEPORT, &Options::reuse_port},
+    {SOL_SOCKET, SO_KEEPALIVE, &Options::keep_alive},    {SOL_SOCKET, SO_BROADCAST, &Options::broadcast},
+    {SOL_SOCKET, SO_DONTROUTE, &Options::dont_route},    {SOL_SOCKET, SO_OOBINLINE, &Options::oob_inline},
+    {SOL_SOCKET, SO_TIMESTAMP, &Options::timestamp},     {SOL_SOCKET, SO_TIMESTAMPNS, &Options::timestamp_ns},
+    {IPPROTO_TCP, TCP_NODELAY, &Options::no_delay},      {IPPROTO_IP, IP_FREEBIND, &Options::freebind},
     {IPPROTO_IP, IP_TRANSPARENT, &Options::transparent},
 };
 
@@ -133,36 +126,32 @@ int reply_int(Reply &reply, int value, uint32_t capacity) { return reply_bytes(r
 } // namespace
 
 int Socket::set_option(int level, int name, const uint8_t *value, uint32_t length) {
-    if (is_v6_only_level(level, family) || (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
+    if (is_v6_only_level(level, family) ||
+        (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
         return ENOPROTOOPT;
 
     // -- those that are not ints --
     if (level == SOL_SOCKET && name == SO_LINGER) {
         linger wanted;
-        if (length < sizeof wanted)
-            return EINVAL;
+        if (length < sizeof wanted) return EINVAL;
         std::memcpy(&wanted, value, sizeof wanted);
         options.linger = wanted.l_onoff != 0;
-        if (options.linger)
-            options.linger_seconds = std::max(wanted.l_linger, 0);
+        if (options.linger) options.linger_seconds = std::max(wanted.l_linger, 0);
         return 0;
     }
     if (level == SOL_SOCKET && name == SO_BINDTODEVICE) {
-        options.device.assign(reinterpret_cast<const char *>(value), strnlen(reinterpret_cast<const char *>(value), std::min<uint32_t>(length, 15)));
+        options.device.assign(reinterpret_cast<const char *>(value),
+                              strnlen(reinterpret_cast<const char *>(value), std::min<uint32_t>(length, 15)));
         return 0;
     }
     if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
         std::string wanted(reinterpret_cast<const char *>(value), strnlen(reinterpret_cast<const char *>(value), length));
         return wanted == congestion ? 0 : ENOENT;
     }
-    if (level == IPPROTO_IP && name == IP_OPTIONS)
-        return length == 0 ? 0 : EOPNOTSUPP;
-    if (level == IPPROTO_TCP && name == TCP_ULP)
-        return ENOENT;
-    if (level == SOL_SOCKET && name == SO_ZEROCOPY)
-        return EOPNOTSUPP;
-    if (level == SOL_SOCKET && (name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF || name == SO_PEEK_OFF))
-        return EOPNOTSUPP;
+    if (level == IPPROTO_IP && name == IP_OPTIONS) return length == 0 ? 0 : EOPNOTSUPP;
+    if (level == IPPROTO_TCP && name == TCP_ULP) return ENOENT;
+    if (level == SOL_SOCKET && name == SO_ZEROCOPY) return EOPNOTSUPP;
+    if (level == SOL_SOCKET && (name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF || name == SO_PEEK_OFF)) return EOPNOTSUPP;
 
     int number = 0;
     if (length >= sizeof number)
@@ -221,8 +210,7 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
     case IPPROTO_TCP:
         switch (name) {
         case TCP_MAXSEG:
-            if (number != 0 && (number < 88 || number > 32767))
-                return EINVAL;
+            if (number != 0 && (number < 88 || number > 32767)) return EINVAL;
             options.max_segment = number;
             return 0;
         case TCP_CORK: // hints: the service merges writes anyway
@@ -246,8 +234,7 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
             tcp.apply(options);
             return 0;
         case IP_TTL:
-            if (number != -1 && (number < 1 || number > 255))
-                return EINVAL;
+            if (number != -1 && (number < 1 || number > 255)) return EINVAL;
             options.ttl = number;
             tcp.apply(options);
             return 0;
@@ -265,19 +252,16 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
     default:
         switch (name) {
         case IPV6_V6ONLY:
-            if (binding.held() || state != State::fresh)
-                return EINVAL;
+            if (binding.held() || state != State::fresh) return EINVAL;
             options.v6_only = number != 0;
             return 0;
         case IPV6_TCLASS:
-            if (number < -1 || number > 255)
-                return EINVAL;
+            if (number < -1 || number > 255) return EINVAL;
             options.traffic_class = std::max(number, 0);
             tcp.apply(options);
             return 0;
         case IPV6_UNICAST_HOPS:
-            if (number < -1 || number > 255)
-                return EINVAL;
+            if (number < -1 || number > 255) return EINVAL;
             options.hop_limit = number;
             tcp.apply(options);
             return 0;
@@ -297,15 +281,14 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
 }
 
 int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) const {
-    if (is_v6_only_level(level, family) || (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
+    if (is_v6_only_level(level, family) ||
+        (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
         return level == IPPROTO_IPV6 ? EOPNOTSUPP : ENOPROTOOPT;
     capacity = std::min<uint32_t>(capacity, NETCON_RPC_DATA_MAX);
     for (const BoolOption &option : bool_options)
-        if (option.level == level && option.name == name)
-            return reply_int(reply, options.*option.field, capacity);
+        if (option.level == level && option.name == name) return reply_int(reply, options.*option.field, capacity);
     for (const IntOption &option : int_options)
-        if (option.level == level && option.name == name)
-            return reply_int(reply, options.*option.field, capacity);
+        if (option.level == level && option.name == name) return reply_int(reply, options.*option.field, capacity);
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
@@ -354,8 +337,7 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
         switch (name) {
         case TCP_MAXSEG: {
             int mss = tcp.pcb() != nullptr ? tcp.pcb()->mss : 536;
-            if (options.max_segment != 0 && tcp.pcb() == nullptr)
-                mss = options.max_segment;
+            if (options.max_segment != 0 && tcp.pcb() == nullptr) mss = options.max_segment;
             return reply_int(reply, mss, capacity);
         }
         case TCP_INFO: {
@@ -428,8 +410,7 @@ int Socket::control(uint32_t request, Reply &reply) const {
     switch (request) {
     case SIOCOUTQ:
     case SIOCOUTQNSD: {
-        if (state == State::listening)
-            return EINVAL;
+        if (state == State::listening) return EINVAL;
         size_t waiting = 0;
         if (state == State::connected) {
             size_t in_pair = queued(pair.get());

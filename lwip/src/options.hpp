@@ -24,19 +24,19 @@ struct Options {
     int receive_buffer = 131072, send_buffer = 16384;         // as Linux shows them on a fresh socket
     int tos = 0, traffic_class = 0, ttl = -1, hop_limit = -1; // -1: the default
     int max_segment = 0;
-    int defer_accept = 0;  // kept: a connection is handed over when it is established
-    int user_timeout = 0;  // kept: lwIP's own limit of retransmissions holds
-    int syn_count = 6;     // kept
-    int linger2 = 60;      // kept
-    int not_sent_lowat = 0;// kept
-    int fast_open = 0;     // kept: no cookie is ever sent
-    int window_clamp = 0;  // kept
+    int defer_accept = 0;   // kept: a connection is handed over when it is established
+    int user_timeout = 0;   // kept: lwIP's own limit of retransmissions holds
+    int syn_count = 6;      // kept
+    int linger2 = 60;       // kept
+    int not_sent_lowat = 0; // kept
+    int fast_open = 0;      // kept: no cookie is ever sent
+    int window_clamp = 0;   // kept
     int priority = 0, mark = 0;
     bool broadcast = false, dont_route = false, timestamp = false, timestamp_ns = false, oob_inline = false;
     bool freebind = false, transparent = false;
     int busy_poll = 0, incoming_cpu = -1, receive_lowat = 1;
     int mtu_discover = 1, mtu_discover6 = 1;
-    std::string device;    // SO_BINDTODEVICE: kept; the network decides
+    std::string device; // SO_BINDTODEVICE: kept; the network decides
 };
 
 } // namespace netcon::server

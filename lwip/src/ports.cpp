@@ -8,8 +8,7 @@ namespace netcon::server {
 namespace {
 
 bool addresses_overlap(const Binding &a, const Binding &b) {
-    if (a.local.is_v4() == b.local.is_v4())
-        return a.local.is_any() || b.local.is_any() || a.local.same_ip(b.local);
+    if (a.local.is_v4() == b.local.is_v4()) return a.local.is_any() || b.local.is_any() || a.local.same_ip(b.local);
     const Binding &six = a.local.is_v4() ? b : a;
     return six.local.is_any() && !six.v6_only; // a dual-stack wildcard meets every IPv4 address
 }
@@ -19,19 +18,16 @@ bool conflict(const Binding &wanted, const Binding &holder) {
     if (&wanted == &holder || (wanted.network != 0 && holder.network != 0 && wanted.network != holder.network) ||
         !addresses_overlap(wanted, holder))
         return false;
-    if (wanted.reuse_address && holder.reuse_address && !holder.listening)
-        return false;
+    if (wanted.reuse_address && holder.reuse_address && !holder.listening) return false;
     return !(wanted.reuse_port && holder.reuse_port && wanted.uid == holder.uid);
 }
 
 } // namespace
 
 void Binding::release() {
-    if (table_ == nullptr)
-        return;
+    if (table_ == nullptr) return;
     *link_ = next_;
-    if (next_ != nullptr)
-        next_->link_ = link_;
+    if (next_ != nullptr) next_->link_ = link_;
     if (auto head = table_->ports_.find(local.port); head != table_->ports_.end() && head->second == nullptr)
         table_->ports_.erase(head);
     table_ = nullptr;
@@ -44,16 +40,14 @@ void PortTable::insert(Binding &binding) {
     binding.table_ = this;
     binding.next_ = head;
     binding.link_ = &head;
-    if (head != nullptr)
-        head->link_ = &binding.next_;
+    if (head != nullptr) head->link_ = &binding.next_;
     head = &binding;
 }
 
 int PortTable::check(const Binding &binding) const {
     auto found = ports_.find(binding.local.port);
     for (const Binding *holder = found == ports_.end() ? nullptr : found->second; holder != nullptr; holder = holder->next_)
-        if (conflict(binding, *holder))
-            return EADDRINUSE;
+        if (conflict(binding, *holder)) return EADDRINUSE;
     return 0;
 }
 
@@ -64,15 +58,13 @@ uint16_t PortTable::next_port() {
 
 int PortTable::claim(Binding &binding) {
     if (binding.local.port != 0) {
-        if (int error = check(binding))
-            return error;
+        if (int error = check(binding)) return error;
         insert(binding);
         return 0;
     }
     for (unsigned i = 0; i < range; i++) {
         uint16_t port = next_port();
-        if (ports_.contains(port))
-            continue;
+        if (ports_.contains(port)) continue;
         binding.local.port = port;
         insert(binding);
         return 0;
@@ -91,8 +83,7 @@ int PortTable::claim_for_connect(Binding &binding) {
                 for (const Binding *holder = found->second; holder != nullptr && fits; holder = holder->next_)
                     fits = holder->automatic && !(holder->remote == binding.remote);
             }
-            if (!fits)
-                continue;
+            if (!fits) continue;
             binding.local.port = port;
             binding.automatic = true;
             insert(binding);

@@ -18,14 +18,14 @@ class PortTable;
 
 struct Binding {
     Address local;
-    Address remote;          // of an automatic claim
-    uint64_t network = 0;    // 0: every network
+    Address remote;       // of an automatic claim
+    uint64_t network = 0; // 0: every network
     uid_t uid = 0;
     bool v6_only = false;
     bool reuse_address = false;
     bool reuse_port = false;
     bool listening = false;
-    bool automatic = false;  // the port was chosen by connect(), and may be shared between different destinations
+    bool automatic = false; // the port was chosen by connect(), and may be shared between different destinations
 
     Binding() = default;
     Binding(const Binding &) = delete;

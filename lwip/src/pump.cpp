@@ -44,8 +44,7 @@ void Socket::pump() {
         return;
     }
     if (tcp.gone && tcp.was_reset) {
-        if (tcp.rx_empty())
-            peer_reset();
+        if (tcp.rx_empty()) peer_reset();
         return;
     }
     if (tcp.rx_fin && tcp.rx_empty() && !end_delivered_) {
@@ -56,13 +55,11 @@ void Socket::pump() {
         fin_sent_ = true;
         tcp.shutdown_send();
     }
-    if (fin_sent_ && tcp.rx_fin && tcp.tx_held() == 0)
-        tcp.detach(); // both directions are finished: lwIP sees it to its end alone
+    if (fin_sent_ && tcp.rx_fin && tcp.tx_held() == 0) tcp.detach(); // both directions are finished: lwIP sees it to its end alone
 }
 
 void Socket::deliver() {
-    if (output_blocked_ || tcp.rx_empty())
-        return;
+    if (output_blocked_ || tcp.rx_empty()) return;
     for (unsigned i = 0; i < writes_per_turn && !tcp.rx_empty(); i++) {
         iovec parts[parts_max];
         msghdr message{};
@@ -94,8 +91,7 @@ void Socket::deliver() {
 }
 
 void Socket::collect() {
-    if (!readable_ || fin_sent_ || tcp.gone)
-        return;
+    if (!readable_ || fin_sent_ || tcp.gone) return;
     int fd = pair.get();
     size_t held = queued(fd), fresh = held - std::min<size_t>(held, stale_);
     if (fresh == 0) {
@@ -103,8 +99,7 @@ void Socket::collect() {
         pair_drained_ = end_of_stream_;
         return;
     }
-    if (tcp.tx_room() < std::min(fresh, worth_reading))
-        return; // an acknowledgement will call us
+    if (tcp.tx_room() < std::min(fresh, worth_reading)) return; // an acknowledgement will call us
     char scratch;
     iovec parts[parts_max];
     size_t lead = stale_ ? 1 : 0;
@@ -118,8 +113,7 @@ void Socket::collect() {
         capacity += parts[i].iov_len;
     bool whole = capacity == fresh;
     size_t wanted = whole ? fresh - 1 : capacity, moved = 0;
-    if (whole)
-        parts[count].iov_len--; // the last byte stays
+    if (whole) parts[count].iov_len--; // the last byte stays
     if (wanted + lead > 0) {
         ssize_t n = receive(fd, parts + 1 - lead, count + lead, 0, server.closer);
         if (n <= 0) {
@@ -185,8 +179,7 @@ void Socket::finish_closing() {
 /* The connection is gone, and all that came before has been delivered. */
 void Socket::peer_reset() {
     server.count.resets++;
-    if (end_delivered_)
-        drain_pair(); // after the peer's FIN a reset is a clean close
+    if (end_delivered_) drain_pair(); // after the peer's FIN a reset is a clean close
     server.retire(*this);
 }
 

@@ -42,10 +42,8 @@ RpcServer::~RpcServer() {
 int RpcServer::listen(const std::string &name, uint64_t network, mode_t mode) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (name.empty() || name.size() >= sizeof address.sun_path)
-        return ENAMETOOLONG;
-    if (std::any_of(paths_.begin(), paths_.end(), [&](auto &p) { return p->name == name; }))
-        return EADDRINUSE;
+    if (name.empty() || name.size() >= sizeof address.sun_path) return ENAMETOOLONG;
+    if (std::any_of(paths_.begin(), paths_.end(), [&](auto &p) { return p->name == name; })) return EADDRINUSE;
     std::memcpy(address.sun_path, name.data(), name.size());
     auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size() + 1);
 
@@ -54,19 +52,15 @@ int RpcServer::listen(const std::string &name, uint64_t network, mode_t mode) {
     path->name = name;
     path->network = network;
     path->fd = Descriptor(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!path->fd)
-        return errno;
+    if (!path->fd) return errno;
     int fd = path->fd.get();
     fchmod(fd, mode); // so that the file is never open to more than this, not even between bind and chmod
     if (bind(fd, reinterpret_cast<sockaddr *>(&address), length) != 0) {
         struct stat status;
-        if (errno != EADDRINUSE)
-            return errno;
-        if (lstat(name.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode) || !is_dead_socket(address, length))
-            return EADDRINUSE;
+        if (errno != EADDRINUSE) return errno;
+        if (lstat(name.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode) || !is_dead_socket(address, length)) return EADDRINUSE;
         unlink(name.c_str());
-        if (bind(fd, reinterpret_cast<sockaddr *>(&address), length) != 0)
-            return errno;
+        if (bind(fd, reinterpret_cast<sockaddr *>(&address), length) != 0) return errno;
     }
     struct stat status;
     int yes = 1;
@@ -88,19 +82,16 @@ int RpcServer::listen(const std::string &name, uint64_t network, mode_t mode) {
 
 bool RpcServer::unlisten(const std::string &name) {
     auto found = std::find_if(paths_.begin(), paths_.end(), [&](auto &p) { return p->name == name; });
-    if (found == paths_.end())
-        return false;
+    if (found == paths_.end()) return false;
     Path *path = found->get();
     reactor_->unwatch(reactor_->reactor, path->fd.get());
     std::vector<Client *> leaving;
     for (auto &[fd, client] : clients_)
-        if (client->path == path)
-            leaving.push_back(client.get());
+        if (client->path == path) leaving.push_back(client.get());
     for (Client *client : leaving)
         drop(*client);
     struct stat status; // the file may be somebody else's by now
-    if (lstat(name.c_str(), &status) == 0 && status.st_dev == path->device && status.st_ino == path->inode)
-        unlink(name.c_str());
+    if (lstat(name.c_str(), &status) == 0 && status.st_dev == path->device && status.st_ino == path->inode) unlink(name.c_str());
     paths_.erase(found);
     return true;
 }
@@ -123,8 +114,7 @@ void RpcServer::accept(Path &path) {
     for (unsigned i = 0; i < accepts_per_turn; i++) {
         Descriptor fd(accept4(path.fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (!fd) {
-            if (errno != EMFILE && errno != ENFILE)
-                return;
+            if (errno != EMFILE && errno != ENFILE) return;
             // Full. Turn the client away, with the descriptor held back for that: otherwise the path would stay readable.
             counters_.refused++;
             reserve_.reset();
@@ -163,12 +153,9 @@ void RpcServer::accept(Path &path) {
 void RpcServer::drop(Client &client) {
     int fd = client.fd.get();
     reactor_->unwatch(reactor_->reactor, fd);
-    if (auto found = clients_of_process_.find(client.peer.pid); --found->second == 0)
-        clients_of_process_.erase(found);
-    if (auto found = clients_of_user_.find(client.peer.uid); --found->second == 0)
-        clients_of_user_.erase(found);
-    if (!harmless(fd))
-        closer_.close(client.fd.release());
+    if (auto found = clients_of_process_.find(client.peer.pid); --found->second == 0) clients_of_process_.erase(found);
+    if (auto found = clients_of_user_.find(client.peer.uid); --found->second == 0) clients_of_user_.erase(found);
+    if (!harmless(fd)) closer_.close(client.fd.release());
     clients_.erase(fd);
 }
 
@@ -199,8 +186,7 @@ bool RpcServer::receive_one(Client &client, bool &received) {
     Caller caller = client.peer;
     fds_.clear();
     for (cmsghdr *c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
-        if (c->cmsg_level != SOL_SOCKET)
-            continue;
+        if (c->cmsg_level != SOL_SOCKET) continue;
         if (c->cmsg_type == SCM_RIGHTS) {
             for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
                 int fd;
@@ -219,8 +205,7 @@ bool RpcServer::receive_one(Client &client, bool &received) {
     }
     bool good = dispatch(client, static_cast<size_t>(n), (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0, fds_, caller);
     for (int fd : fds_)
-        if (fd >= 0)
-            closer_.close(fd);
+        if (fd >= 0) closer_.close(fd);
     return good;
 }
 
@@ -253,24 +238,22 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
         // A subject that the caller's or our descriptor table had no room for is missing, too.
         reply.error = truncated ? ENFILE : EINVAL;
     } else {
-        Request request{header, header->network != 0 ? header->network : client.path->network, client.path->network, caller, Descriptor()};
+        Request request{header, header->network != 0 ? header->network : client.path->network, client.path->network, caller,
+                        Descriptor()};
         if (subjects != 0) {
             request.subject = Descriptor(fds.front());
             fds.clear();
         }
         counters_.requests++;
         handler_.handle(request, reply);
-        if (request.subject)
-            fds.push_back(request.subject.release());
+        if (request.subject) fds.push_back(request.subject.release());
     }
-    if (reply.error == EPROTO || reply.error == EINVAL)
-        counters_.bad_requests += reply.error == EPROTO || !formed || !counted;
+    if (reply.error == EPROTO || reply.error == EINVAL) counters_.bad_requests += reply.error == EPROTO || !formed || !counted;
     if (!posted) {
         // Looked at before the reply goes out: after it the other end may be closed already, which looks like a message.
         bool can_close = harmless(reply_end.get());
         send_reply(reply_end.get(), header->operation, reply);
-        if (!can_close)
-            closer_.close(reply_end.release());
+        if (!can_close) closer_.close(reply_end.release());
     }
     return formed;
 }
@@ -299,8 +282,7 @@ void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply) {
         int passed = reply.descriptor.get();
         std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
     }
-    if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        counters_.lost_replies++;
+    if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) counters_.lost_replies++;
 }
 
 } // namespace netcon::server

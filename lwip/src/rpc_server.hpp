@@ -59,10 +59,10 @@ class RequestHandler {
 };
 
 struct RpcCounters {
-    uint64_t requests = 0;      // well-formed, handled
-    uint64_t bad_requests = 0;  // malformed, or with the wrong descriptors
-    uint64_t refused = 0;       // clients turned away: too many connections, or no descriptor left
-    uint64_t lost_replies = 0;  // could not be sent without waiting
+    uint64_t requests = 0;     // well-formed, handled
+    uint64_t bad_requests = 0; // malformed, or with the wrong descriptors
+    uint64_t refused = 0;      // clients turned away: too many connections, or no descriptor left
+    uint64_t lost_replies = 0; // could not be sent without waiting
 };
 
 class RpcServer {

@@ -11,15 +11,14 @@ namespace netcon::server {
 
 namespace {
 
-constexpr uint64_t retry_after_us = 20'000;      // descriptors in flight become fewer when some program accepts
-constexpr uint64_t sweep_every_us = 30'000'000;  // an orphan that made no progress in one whole round is given up
+constexpr uint64_t retry_after_us = 20'000;     // descriptors in flight become fewer when some program accepts
+constexpr uint64_t sweep_every_us = 30'000'000; // an orphan that made no progress in one whole round is given up
 constexpr size_t failed_kept = 256;
-constexpr size_t descriptors_reserved = 256;     // for all that is not a program's socket
+constexpr size_t descriptors_reserved = 256; // for all that is not a program's socket
 
 size_t descriptor_limit() {
     rlimit limit{};
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return 1024;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
     if (limit.rlim_cur < limit.rlim_max) { // descriptors in flight are counted against this, too
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
@@ -37,8 +36,7 @@ Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epo
     failed_.resize(failed_kept);
     retry_timer_ = reactor->timer_new(reactor->reactor, on_retry, this);
     sweep_timer_ = reactor->timer_new(reactor->reactor, on_sweep, this);
-    if (retry_timer_ == nullptr || sweep_timer_ == nullptr)
-        throw std::bad_alloc();
+    if (retry_timer_ == nullptr || sweep_timer_ == nullptr) throw std::bad_alloc();
 }
 
 Server::~Server() {
@@ -58,8 +56,7 @@ Server::~Server() {
         stack->forget(failure_ids_[id]);
     reactor->timer_free(retry_timer_);
     reactor->timer_free(sweep_timer_);
-    if (flush_task_ != nullptr)
-        flush_task_->server = nullptr; // it frees itself when it runs
+    if (flush_task_ != nullptr) flush_task_->server = nullptr; // it frees itself when it runs
 }
 
 /* ---- networks ---- */
@@ -71,16 +68,14 @@ std::shared_ptr<Stack> Server::stack_of(uint64_t network) const {
 
 uint64_t Server::network_of(const Stack *stack) const {
     for (auto &[id, candidate] : networks_)
-        if (candidate.get() == stack)
-            return id;
+        if (candidate.get() == stack) return id;
     return 0;
 }
 
 std::shared_ptr<Stack> Server::stack_with(uint64_t network, const Address &local) const {
     ip_addr_t ip = to_lwip(local);
     for (auto &[id, stack] : networks_)
-        if ((network == 0 || network == id) && stack->running() && stack->is_local(ip))
-            return stack;
+        if ((network == 0 || network == id) && stack->running() && stack->is_local(ip)) return stack;
     return nullptr;
 }
 
@@ -93,8 +88,7 @@ std::shared_ptr<Stack> Server::stack_towards(uint64_t network, const Address &re
         return own;
     }
     for (auto &[id, stack] : networks_) {
-        if ((network != 0 && network != id) || !stack->running())
-            continue;
+        if ((network != 0 && network != id) || !stack->running()) continue;
         if (remote.is_any()) { // this host: any address of the family will do
             for (const lwip_core_address &own : stack->addresses())
                 if (IP_IS_V6(&own.ip) == !remote.is_v4() && !(IP_IS_V6(&own.ip) && ip6_addr_islinklocal(ip_2_ip6(&own.ip)))) {
@@ -113,8 +107,7 @@ std::shared_ptr<Stack> Server::stack_towards(uint64_t network, const Address &re
 
 void Server::add_network(uint64_t network, std::shared_ptr<Stack> stack) {
     if (auto found = networks_.find(network); found != networks_.end()) {
-        if (found->second == stack)
-            return;
+        if (found->second == stack) return;
         found->second->forget(failure_ids_[network]);
         stack_failed(found->second.get());
     }
@@ -126,14 +119,12 @@ void Server::add_network(uint64_t network, std::shared_ptr<Stack> stack) {
 
 void Server::remove_network(uint64_t network) {
     auto found = networks_.find(network);
-    if (found == networks_.end())
-        return;
+    if (found == networks_.end()) return;
     std::shared_ptr<Stack> stack = found->second;
     stack->forget(failure_ids_[network]);
     std::vector<Socket *> leaving;
     for (Socket *socket = sockets_; socket != nullptr; socket = socket->next) {
-        if (socket->listener)
-            socket->listener->remove(stack.get());
+        if (socket->listener) socket->listener->remove(stack.get());
         if (socket->tcp.stack() == stack.get() || (socket->network == network && socket->state != State::failed))
             leaving.push_back(socket);
     }
@@ -149,8 +140,7 @@ void Server::stack_failed(Stack *stack) {
     for (Socket *socket = sockets_; socket != nullptr; socket = socket->next)
         all.push_back(socket);
     for (Socket *socket : all)
-        if (!socket->retired)
-            socket->stack_failed(stack, ENETDOWN);
+        if (!socket->retired) socket->stack_failed(stack, ENETDOWN);
 }
 
 /* ---- sockets ---- */
@@ -158,8 +148,7 @@ void Server::stack_failed(Stack *stack) {
 void Server::add(Socket &socket) {
     socket.next = sockets_;
     socket.link = &sockets_;
-    if (sockets_ != nullptr)
-        sockets_->link = &socket.next;
+    if (sockets_ != nullptr) sockets_->link = &socket.next;
     sockets_ = &socket;
     socket_count_++;
 }
@@ -170,29 +159,24 @@ void Server::identify(Socket &socket, uint64_t id) {
 }
 
 void Server::forget_id(Socket &socket) {
-    if (auto found = by_id_.find(socket.id); found != by_id_.end() && found->second == &socket)
-        by_id_.erase(found);
+    if (auto found = by_id_.find(socket.id); found != by_id_.end() && found->second == &socket) by_id_.erase(found);
     socket.id = 0;
 }
 
 void Server::retire(Socket &socket) {
-    if (socket.retired)
-        return;
+    if (socket.retired) return;
     socket.retired = true;
     socket.listener.reset();
-    if (socket.came_through != nullptr)
-        socket.came_through->listener->unlink(socket);
+    if (socket.came_through != nullptr) socket.came_through->listener->unlink(socket);
     socket.leave_pair();
     socket.program.reset();
     socket.tcp.abort();
     socket.binding.release();
     *socket.link = socket.next;
-    if (socket.next != nullptr)
-        socket.next->link = socket.link;
+    if (socket.next != nullptr) socket.next->link = socket.link;
     socket_count_--;
     if (socket.counted) {
-        if (auto user = sockets_of_user_.find(socket.uid); --user->second == 0)
-            sockets_of_user_.erase(user);
+        if (auto user = sockets_of_user_.find(socket.uid); --user->second == 0) sockets_of_user_.erase(user);
     }
     socket.link = nullptr;
     socket.next = retired_;
@@ -212,8 +196,7 @@ void Server::keep_failed(Socket &socket) {
 /* ---- work ---- */
 
 void Server::mark_dirty(Socket &socket) {
-    if (socket.dirty || socket.retired)
-        return;
+    if (socket.dirty || socket.retired) return;
     socket.dirty = true;
     socket.next_dirty = nullptr;
     (dirty_first_ == nullptr ? dirty_first_ : dirty_last_->next_dirty) = &socket;
@@ -222,8 +205,7 @@ void Server::mark_dirty(Socket &socket) {
 }
 
 void Server::schedule_flush() {
-    if (flush_task_ != nullptr)
-        return;
+    if (flush_task_ != nullptr) return;
     flush_task_ = new FlushTask{this};
     reactor->defer(reactor->reactor, on_flush, flush_task_);
 }
@@ -244,8 +226,7 @@ void Server::flush() {
     while (socket != nullptr) {
         Socket *after = socket->next_dirty;
         socket->dirty = false;
-        if (!socket->retired)
-            socket->turn();
+        if (!socket->retired) socket->turn();
         socket = after;
     }
     free_retired();
@@ -268,8 +249,7 @@ void Server::free_retired() {
 void Server::retry_later(Socket &listening) {
     listening.listener->retrying = true;
     retrying_.push_back(listening.id);
-    if (!std::exchange(retry_armed_, true))
-        reactor->timer_set(retry_timer_, reactor->now_us(reactor->reactor) + retry_after_us);
+    if (!std::exchange(retry_armed_, true)) reactor->timer_set(retry_timer_, reactor->now_us(reactor->reactor) + retry_after_us);
 }
 
 void Server::on_retry(void *context) {
@@ -283,8 +263,7 @@ void Server::on_retry(void *context) {
 }
 
 void Server::expect_orphan() {
-    if (!std::exchange(sweep_armed_, true))
-        reactor->timer_set(sweep_timer_, reactor->now_us(reactor->reactor) + sweep_every_us);
+    if (!std::exchange(sweep_armed_, true)) reactor->timer_set(sweep_timer_, reactor->now_us(reactor->reactor) + sweep_every_us);
 }
 
 /* Connections that no program has any more live as long as the peer acknowledges something. */
@@ -293,10 +272,8 @@ void Server::on_sweep(void *context) {
     server->sweep_armed_ = false;
     std::vector<Socket *> stuck;
     for (Socket *socket = server->sockets_; socket != nullptr; socket = socket->next) {
-        if (!socket->orphaned())
-            continue;
-        if (socket->progress_seen == socket->tcp.progress + 1)
-            stuck.push_back(socket);
+        if (!socket->orphaned()) continue;
+        if (socket->progress_seen == socket->tcp.progress + 1) stuck.push_back(socket);
         socket->progress_seen = socket->tcp.progress + 1;
         server->expect_orphan();
     }
@@ -318,7 +295,8 @@ void Server::handle(Request &request, Reply &reply) {
         create_socket(request, reply);
         return;
     }
-    if (classify(request.subject.get()) != Kind::stream || header.socket == 0 || cookie_of(request.subject.get()) != header.socket) {
+    if (classify(request.subject.get()) != Kind::stream || header.socket == 0 ||
+        cookie_of(request.subject.get()) != header.socket) {
         count.forged++;
         reply.error = EBADF;
         return;
@@ -342,8 +320,7 @@ void Server::handle(Request &request, Reply &reply) {
     auto *socket = new Socket(*this, own->family, own->type, own->protocol, request.caller.uid, State::failed);
     add(*socket);
     reply.error = answer(*socket, request, program, reply);
-    if (!socket->pair)
-        retire(*socket);
+    if (!socket->pair) retire(*socket);
 }
 
 int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply &reply) {
@@ -352,8 +329,7 @@ int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply 
     switch (header.operation) {
     case NETCON_RPC_BIND:
     case NETCON_RPC_CONNECT:
-        if (header.data_length < sizeof address)
-            return EINVAL;
+        if (header.data_length < sizeof address) return EINVAL;
         std::memcpy(&address, header.data, sizeof address);
         return header.operation == NETCON_RPC_BIND ? socket.bind(address, request.network)
                                                    : socket.connect(address, request.network, header.args[0] != 0, program, reply);
@@ -413,8 +389,7 @@ void Server::create_socket(Request &request, Reply &reply) {
     of_user++;
     socket->counted = true;
     reply.error = socket->take_pair(std::move(request.subject), header.socket);
-    if (reply.error != 0)
-        retire(*socket);
+    if (reply.error != 0) retire(*socket);
 }
 
 std::vector<std::pair<std::string, uint64_t>> Server::stats() const {

@@ -4,8 +4,8 @@
  * very descriptor, which nobody can choose. Names and ids that a client sends are compared with it and never trusted.
  *
  * Networks come and go while sockets live. A socket joins a stack when it binds an address, listens or connects: the request's
- * network (else the path's default) if there is one, else the stack that has the address or a route to the destination. A socket that
- * listens on a wildcard address with no network named listens on every stack, later ones included.
+ * network (else the path's default) if there is one, else the stack that has the address or a route to the destination. A socket
+ * that listens on a wildcard address with no network named listens on every stack, later ones included.
  */
 #pragma once
 

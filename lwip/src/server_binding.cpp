@@ -36,13 +36,11 @@ class PySocketServer {
         call([&] { server_->rpc().unlisten(path); });
     }
     void add_network(uint64_t network, py::object stack) {
-        if (network == 0)
-            throw py::value_error("network 0 stands for every network; give the network's id");
+        if (network == 0) throw py::value_error("network 0 stands for every network; give the network's id");
         std::shared_ptr<Stack> shared = stack_from_python(stack);
         bool running = false;
         call([&] {
-            if ((running = shared->running()))
-                server_->add_network(network, shared);
+            if ((running = shared->running())) server_->add_network(network, shared);
         });
         if (!running) {
             PyErr_SetString(stack_error_type(), "this stack has failed or is closed: make a new one");
@@ -61,8 +59,7 @@ class PySocketServer {
         return result;
     }
     void close() {
-        if (server_)
-            reactor_.call([&] { server_.reset(); });
+        if (server_) reactor_.call([&] { server_.reset(); });
     }
 
   private:

@@ -25,8 +25,7 @@ void set_send_buffer(int fd, int bytes) { setsockopt(fd, SOL_SOCKET, SO_SNDBUF, 
 bool fill_queue(int fd) {
     set_send_buffer(fd, 1); // the kernel's minimum
     for (unsigned i = 0; i < filler_max; i++)
-        if (send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-            return errno == EAGAIN;
+        if (send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) return errno == EAGAIN;
     return false;
 }
 
@@ -46,8 +45,7 @@ int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
     int yes = 1, fd = service_end.get();
     refuse_rights(fd);
     // Otherwise a program's MSG_OOB byte is counted by FIONREAD, never returned, and the pump would spin.
-    if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes) != 0)
-        return errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes) != 0) return errno;
     set_send_buffer(fd, service_send_buffer);
     if (int error = server.reactor->watch(server.reactor->reactor, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, on_pair, this); error < 0)
         return -error;
@@ -60,15 +58,13 @@ int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
 
 void Socket::leave_pair() {
     server.forget_id(*this);
-    if (!pair)
-        return;
+    if (!pair) return;
     server.reactor->unwatch(server.reactor->reactor, pair.get());
     pair.reset();
 }
 
 void Socket::want_output(bool want) {
-    if (want == wants_output_ || !pair)
-        return;
+    if (want == wants_output_ || !pair) return;
     wants_output_ = want;
     uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET;
     server.reactor->rewatch(server.reactor->reactor, pair.get(), want ? events | EPOLLOUT : events);
@@ -76,12 +72,9 @@ void Socket::want_output(bool want) {
 
 void Socket::on_pair(void *context, int, uint32_t events) {
     auto *socket = static_cast<Socket *>(context);
-    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-        socket->readable_ = true;
-    if (events & EPOLLRDHUP)
-        socket->end_of_stream_ = true;
-    if (events & EPOLLHUP)
-        socket->hung_up_ = socket->end_of_stream_ = true;
+    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) socket->readable_ = true;
+    if (events & EPOLLRDHUP) socket->end_of_stream_ = true;
+    if (events & EPOLLHUP) socket->hung_up_ = socket->end_of_stream_ = true;
     if (events & EPOLLERR) {
         int error = 0;
         socklen_t length = sizeof error;
@@ -90,8 +83,7 @@ void Socket::on_pair(void *context, int, uint32_t events) {
     }
     if (events & EPOLLOUT) {
         socket->output_blocked_ = false;
-        if (socket->listener)
-            socket->listener->blocked = false;
+        if (socket->listener) socket->listener->blocked = false;
     }
     socket->server.mark_dirty(*socket);
 }
@@ -101,8 +93,7 @@ void Socket::turn() {
     case State::fresh:
     case State::bound:
     case State::shut:
-        if (hung_up_)
-            server.retire(*this);
+        if (hung_up_) server.retire(*this);
         break;
     case State::listening:
         if (hung_up_)
@@ -131,18 +122,14 @@ void Socket::turn() {
 /* ---- bind ---- */
 
 int Socket::bind(const netcon_address &wanted, uint64_t on_network) {
-    if (state != State::fresh || explicitly_bound_)
-        return EINVAL;
-    if (wanted.family != family)
-        return family == AF_INET6 && wanted.family == AF_INET ? EINVAL : EAFNOSUPPORT;
+    if (state != State::fresh || explicitly_bound_) return EINVAL;
+    if (wanted.family != family) return family == AF_INET6 && wanted.family == AF_INET ? EINVAL : EAFNOSUPPORT;
     Address asked = Address::from(wanted);
-    if (family == AF_INET6 && asked.is_v4() && options.v6_only)
-        return EINVAL;
+    if (family == AF_INET6 && asked.is_v4() && options.v6_only) return EINVAL;
     uint64_t join_network = on_network;
     if (!asked.is_any()) {
         std::shared_ptr<Stack> stack = server.stack_with(on_network, asked);
-        if (!stack)
-            return EADDRNOTAVAIL;
+        if (!stack) return EADDRNOTAVAIL;
         join_network = server.network_of(stack.get());
     }
     binding.local = asked;
@@ -151,8 +138,7 @@ int Socket::bind(const netcon_address &wanted, uint64_t on_network) {
     binding.v6_only = options.v6_only;
     binding.reuse_address = options.reuse_address;
     binding.reuse_port = options.reuse_port;
-    if (int error = server.ports.claim(binding))
-        return error;
+    if (int error = server.ports.claim(binding)) return error;
     network = join_network;
     bound_to_ = binding.local;
     explicitly_bound_ = true;
@@ -167,10 +153,8 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
         listener->set_backlog(backlog);
         return 0;
     }
-    if (state == State::failed && explicitly_bound_ == false)
-        binding.release();
-    if (state != State::fresh && state != State::bound && state != State::shut && state != State::failed)
-        return EINVAL;
+    if (state == State::failed && explicitly_bound_ == false) binding.release();
+    if (state != State::fresh && state != State::bound && state != State::shut && state != State::failed) return EINVAL;
     if (!binding.held()) { // never bound, or given up after a failed connect
         binding.local = explicitly_bound_ ? bound_to_ : Address::any(family);
         binding.network = explicitly_bound_ ? network : on_network;
@@ -179,30 +163,26 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
         binding.reuse_address = options.reuse_address;
         binding.reuse_port = options.reuse_port;
         binding.automatic = false;
-        if (int error = server.ports.claim(binding))
-            return error;
+        if (int error = server.ports.claim(binding)) return error;
         network = binding.network;
     }
-    if (int error = server.ports.check(binding))
-        return error;
+    if (int error = server.ports.check(binding)) return error;
 
     Descriptor fresh_end;
     if (state == State::shut || state == State::failed) {
-        if (int error = new_pair(reply, fresh_end))
-            return error;
+        if (int error = new_pair(reply, fresh_end)) return error;
     }
     Descriptor &p = fresh_end ? fresh_end : program_end;
     listener = std::make_unique<Listener>(*this);
     listener->set_backlog(backlog);
     int error = 0;
     for (auto &[id, stack] : server.networks())
-        if ((network == 0 || network == id) && error == 0)
-            error = listener->add(stack);
-    if (error == 0)
-        error = name_pair('L', binding.local, 0);
+        if ((network == 0 || network == id) && error == 0) error = listener->add(stack);
+    if (error == 0) error = name_pair('L', binding.local, 0);
     // Now P's peer must be the S that we know: otherwise somebody has registered a pair under the cookie of another one.
     if (error == 0)
-        if (auto peer = peer_service_name(p.get()); !peer || peer->fields.serial != server.last_serial() || peer->fields.tag != server.tag())
+        if (auto peer = peer_service_name(p.get());
+            !peer || peer->fields.serial != server.last_serial() || peer->fields.tag != server.tag())
             error = EBADF;
     if (error != 0) {
         listener.reset();
@@ -230,12 +210,10 @@ void Socket::shut_listener() {
 }
 
 int Socket::shutdown(int how) {
-    if (how < SHUT_RD || how > SHUT_RDWR)
-        return EINVAL;
+    if (how < SHUT_RD || how > SHUT_RDWR) return EINVAL;
     switch (state) {
     case State::listening:
-        if (how != SHUT_WR)
-            shut_listener();
+        if (how != SHUT_WR) shut_listener();
         return 0;
     case State::connected: {
         // The library does this itself; the program's direction is the other one seen from S.
@@ -253,30 +231,25 @@ int Socket::shutdown(int how) {
 int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool waits, Descriptor &program_end, Reply &reply) {
     if (wanted.family == AF_UNSPEC) {
         // Disconnect. What was connected, or tried to, needs a new pair: the old one's names and bytes are spent.
-        if (state == State::fresh || state == State::bound || state == State::failed)
-            return 0;
+        if (state == State::fresh || state == State::bound || state == State::failed) return 0;
         if (state == State::listening || state == State::shut) {
-            if (state == State::listening)
-                shut_listener();
+            if (state == State::listening) shut_listener();
             return 0;
         }
         tcp.abort();
-        if (!explicitly_bound_)
-            binding.release();
+        if (!explicitly_bound_) binding.release();
         program.reset();
         Descriptor fresh_end;
         state = State::failed;
         int error = new_pair(reply, fresh_end);
-        if (error == 0)
-            state = explicitly_bound_ ? State::bound : State::fresh;
+        if (error == 0) state = explicitly_bound_ ? State::bound : State::fresh;
         return error;
     }
     switch (state) {
     case State::connecting:
         return EALREADY;
     case State::connected:
-        if (std::exchange(connect_reported_, true))
-            return EISCONN;
+        if (std::exchange(connect_reported_, true)) return EISCONN;
         return 0;
     case State::listening:
         return EISCONN;
@@ -286,23 +259,18 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
     default:
         break;
     }
-    if (wanted.family != family)
-        return EAFNOSUPPORT;
+    if (wanted.family != family) return EAFNOSUPPORT;
     Address to = Address::from(wanted);
-    if (to.is_v4() && family == AF_INET6 && options.v6_only)
-        return ENETUNREACH;
-    if (to.is_multicast() || to.is_broadcast())
-        return ENETUNREACH;
+    if (to.is_v4() && family == AF_INET6 && options.v6_only) return ENETUNREACH;
+    if (to.is_multicast() || to.is_broadcast()) return ENETUNREACH;
 
     // Whose is it? A bound address decides, then the request's network, then the route.
     bool local_given = explicitly_bound_ && !bound_to_.is_any();
-    if (local_given && bound_to_.is_v4() != to.is_v4())
-        return to.is_v4() ? EINVAL : ENETUNREACH;
+    if (local_given && bound_to_.is_v4() != to.is_v4()) return to.is_v4() ? EINVAL : ENETUNREACH;
     uint64_t on = network != 0 ? network : on_network;
     Address from;
     std::shared_ptr<Stack> stack = server.stack_towards(on, to, from);
-    if (!stack)
-        return ENETUNREACH;
+    if (!stack) return ENETUNREACH;
     if (to.is_any()) // this host, as Linux reads it
         to.ip = from.ip;
 
@@ -315,8 +283,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         binding.reuse_address = options.reuse_address;
         binding.reuse_port = options.reuse_port;
         binding.automatic = !explicitly_bound_;
-        if (int error = explicitly_bound_ ? server.ports.claim(binding) : server.ports.claim_for_connect(binding))
-            return error;
+        if (int error = explicitly_bound_ ? server.ports.claim(binding) : server.ports.claim_for_connect(binding)) return error;
         claimed = true;
     }
     local = local_given ? bound_to_ : from;
@@ -324,15 +291,13 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
     auto undo = [&](int error) {
         tcp.abort();
         tcp.gone = tcp.connected = false;
-        if (claimed)
-            binding.release();
+        if (claimed) binding.release();
         return error;
     };
 
     Descriptor fresh_end;
     if (state == State::failed || state == State::shut) {
-        if (int error = new_pair(reply, fresh_end))
-            return undo(error);
+        if (int error = new_pair(reply, fresh_end)) return undo(error);
     }
     tcp.gone = tcp.connected = tcp.was_reset = tcp.rx_fin = false;
     if (int error = tcp.connect(stack, local, to, options)) {
@@ -357,8 +322,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
 int Socket::fill_program(Descriptor &p) {
     drain_pair(); // what the program wrote to a socket that was not connected
     socklen_t length = sizeof program_send_buffer_;
-    if (getsockopt(p.get(), SOL_SOCKET, SO_SNDBUF, &program_send_buffer_, &length) != 0)
-        return EBADF;
+    if (getsockopt(p.get(), SOL_SOCKET, SO_SNDBUF, &program_send_buffer_, &length) != 0) return EBADF;
     program_send_buffer_ = std::max(program_send_buffer_ / 2, program_send_buffer); // the kernel shows twice what was set
     if (!fill_queue(p.get()) || (filler_ = queued(pair.get())) == 0) {
         set_send_buffer(p.get(), program_send_buffer_);
@@ -374,8 +338,7 @@ void Socket::drain_filler() {
     while (filler_ > 1) {
         iovec part{discard, std::min(sizeof discard, filler_ - 1)};
         ssize_t n = receive(pair.get(), &part, 1, 0, server.closer);
-        if (n <= 0)
-            return;
+        if (n <= 0) return;
         filler_ -= static_cast<size_t>(n);
     }
 }
@@ -385,8 +348,7 @@ void Socket::drain_pair() {
     char discard[8192];
     for (unsigned i = 0; i < 256; i++) {
         iovec part{discard, sizeof discard};
-        if (receive(pair.get(), &part, 1, 0, server.closer) <= 0)
-            return;
+        if (receive(pair.get(), &part, 1, 0, server.closer) <= 0) return;
     }
 }
 
@@ -400,8 +362,7 @@ int Socket::name_pair(char kind, const Address &own, int error) {
     name.scope = static_cast<uint16_t>(own.is_link_local() ? own.scope : 0);
     netcon_address local_form = own.to(family), remote_form = remote.to(family);
     std::memcpy(name.local_ip, local_form.ip, sizeof name.local_ip);
-    if (kind != 'L')
-        std::memcpy(name.remote_ip, remote_form.ip, sizeof name.remote_ip);
+    if (kind != 'L') std::memcpy(name.remote_ip, remote_form.ip, sizeof name.remote_ip);
     int result = EADDRINUSE; // squatted: another serial
     for (int i = 0; i < name_attempts && result == EADDRINUSE; i++) {
         name.serial = server.next_serial();
@@ -444,11 +405,9 @@ void Socket::fail_connect(int error) {
 /* A socket whose pair is spent gets another; P goes out with the reply. */
 int Socket::new_pair(Reply &reply, Descriptor &program_end) {
     leave_pair();
-    if (int error = make_program_end())
-        return error;
+    if (int error = make_program_end()) return error;
     int copy = fcntl(program.get(), F_DUPFD_CLOEXEC, 0);
-    if (copy < 0)
-        return ENFILE;
+    if (copy < 0) return ENFILE;
     reply.descriptor = std::move(program);
     program_end = Descriptor(copy);
     readable_ = end_of_stream_ = hung_up_ = unread_by_program_ = pair_drained_ = false;
@@ -459,16 +418,12 @@ int Socket::new_pair(Reply &reply, Descriptor &program_end) {
 int Socket::make_program_end() {
     for (int i = 0;; i++) {
         Descriptor p, s;
-        if (make_pair(SOCK_STREAM, p, s) != 0)
-            return ENFILE;
+        if (make_pair(SOCK_STREAM, p, s) != 0) return ENFILE;
         netcon_name_program name{server.service(), cookie_of(p.get()), family, type, protocol, 0};
         int error = bind_name(p.get(), name);
-        if (error == EADDRINUSE && i < name_attempts)
-            continue; // squatted: the next pair has another cookie
-        if (error == 0)
-            error = take_pair(std::move(s), name.socket);
-        if (error != 0)
-            return error;
+        if (error == EADDRINUSE && i < name_attempts) continue; // squatted: the next pair has another cookie
+        if (error == 0) error = take_pair(std::move(s), name.socket);
+        if (error != 0) return error;
         set_send_buffer(p.get(), program_send_buffer);
         program = std::move(p);
         return 0;
@@ -476,8 +431,7 @@ int Socket::make_program_end() {
 }
 
 int Socket::make_accepted_pair(const Socket &listening) {
-    if (int error = make_program_end())
-        return error;
+    if (int error = make_program_end()) return error;
     binding.local = local;
     binding.network = network = server.network_of(tcp.stack());
     binding.uid = uid;
@@ -487,8 +441,7 @@ int Socket::make_accepted_pair(const Socket &listening) {
     tcp.apply(options);
     connect_reported_ = true;
     // The stale byte, then the name, before anybody can see the descriptor.
-    if (send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1)
-        return ECONNRESET;
+    if (send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) return ECONNRESET;
     return name_pair('C', local, 0) == 0 ? 0 : EINVAL;
 }
 
@@ -507,8 +460,7 @@ int Socket::local_name(Reply &reply) const {
 }
 
 int Socket::peer_name(Reply &reply) const {
-    if (state != State::connected)
-        return ENOTCONN;
+    if (state != State::connected) return ENOTCONN;
     netcon_address form = remote.to(family);
     std::memcpy(reply.data, &form, sizeof form);
     reply.length = sizeof form;
@@ -518,26 +470,21 @@ int Socket::peer_name(Reply &reply) const {
 /* ---- ends that nobody asked for ---- */
 
 void Socket::reset(int error) {
-    if (retired)
-        return;
+    if (retired) return;
     if (state == State::connecting) {
         fail_connect(error);
         return;
     }
-    if (state == State::connected)
-        server.count.resets++;
+    if (state == State::connected) server.count.resets++;
     tcp.abort();
     server.retire(*this); // closes S with the stale byte unread: ECONNRESET
 }
 
 void Socket::stack_failed(const Stack *stack, int error) {
-    if (listener)
-        listener->remove(stack);
-    if (tcp.stack() != stack)
-        return;
+    if (listener) listener->remove(stack);
+    if (tcp.stack() != stack) return;
     tcp.forget();
-    if (state == State::connecting || state == State::connected || state == State::closing || state == State::pending)
-        reset(error);
+    if (state == State::connecting || state == State::connected || state == State::closing || state == State::pending) reset(error);
 }
 
 } // namespace netcon::server

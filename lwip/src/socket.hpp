@@ -79,7 +79,7 @@ class Socket {
     Options options;
     Binding binding;
     Address local, remote; // of the connection
-    uint64_t network = 0; // 0: not decided, or all
+    uint64_t network = 0;  // 0: not decided, or all
     TcpEnd tcp;
     std::unique_ptr<Listener> listener;
     uint64_t progress_seen = 0; // by the sweep for orphans
@@ -120,9 +120,9 @@ class Socket {
     bool explicitly_bound_ = false;
     bool connect_reported_ = false;
     int program_send_buffer_ = 0;
-    size_t filler_ = 0;         // bytes in S's queue that keep P unwritable while connecting
+    size_t filler_ = 0; // bytes in S's queue that keep P unwritable while connecting
 
-    bool stale_ = false;        // the first byte in S's queue has been forwarded already
+    bool stale_ = false; // the first byte in S's queue has been forwarded already
     bool readable_ = false, end_of_stream_ = false, hung_up_ = false, unread_by_program_ = false;
     bool pair_drained_ = false; // at the end of the stream: nothing but the stale byte is left
     bool wants_output_ = false, output_blocked_ = false;

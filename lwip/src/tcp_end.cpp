@@ -86,20 +86,17 @@ int TcpEnd::connect(std::shared_ptr<Stack> stack, const Address &local, const Ad
     bool alive = stack_->enter([&] {
         const lwip_core &core = stack_->core();
         pcb_ = core.tcp_new_ip_type(IP_GET_TYPE(&to));
-        if (pcb_ == nullptr)
-            return;
+        if (pcb_ == nullptr) return;
         install(core);
         // The port table has decided about the port: tcp_bind would only look through all PCBs once more.
         pcb_->local_ip = from;
         pcb_->local_port = local.port;
-        if (IP_IS_V6(&to) && ip6_addr_islinklocal(ip_2_ip6(&to)))
-            ip6_addr_assign_zone(ip_2_ip6(&to), IP6_UNICAST, core.netif);
+        if (IP_IS_V6(&to) && ip6_addr_islinklocal(ip_2_ip6(&to))) ip6_addr_assign_zone(ip_2_ip6(&to), IP6_UNICAST, core.netif);
         if (IP_IS_V6(&pcb_->local_ip) && ip6_addr_islinklocal(ip_2_ip6(&pcb_->local_ip)))
             ip6_addr_assign_zone(ip_2_ip6(&pcb_->local_ip), IP6_UNICAST, core.netif);
         result = core.tcp_connect(pcb_, &to, remote.port, on_connected);
     });
-    if (!alive)
-        return ENETDOWN;
+    if (!alive) return ENETDOWN;
     if (result == ERR_OK) {
         apply(options);
         stack_->schedule();
@@ -118,8 +115,7 @@ void TcpEnd::adopt(Stack *stack, tcp_pcb *pcb) {
 }
 
 void TcpEnd::apply(const Options &options) {
-    if (pcb_ == nullptr)
-        return;
+    if (pcb_ == nullptr) return;
     if (options.no_delay)
         tcp_nagle_disable(pcb_);
     else
@@ -140,8 +136,7 @@ void TcpEnd::apply(const Options &options) {
 
 void TcpEnd::accepted_from_backlog() {
     stack_raw_->enter([&] {
-        if (pcb_ != nullptr)
-            stack_raw_->core().tcp_backlog_accepted(pcb_);
+        if (pcb_ != nullptr) stack_raw_->core().tcp_backlog_accepted(pcb_);
     });
 }
 
@@ -184,15 +179,12 @@ err_t TcpEnd::on_sent(void *arg, tcp_pcb *pcb, u16_t bytes) {
         left -= step;
         if (chunk->acknowledged == Chunk::capacity) {
             end->tx_head_ = chunk->next;
-            if (end->tx_tail_ == chunk)
-                end->tx_tail_ = chunk->next;
-            if (end->tx_next_ == chunk)
-                end->tx_next_ = nullptr;
+            if (end->tx_tail_ == chunk) end->tx_tail_ = chunk->next;
+            if (end->tx_next_ == chunk) end->tx_next_ = nullptr;
             end->pool_.give(chunk);
         }
     }
-    if (end->tx_held_ == 0)
-        end->release_send();
+    if (end->tx_held_ == 0) end->release_send();
     end->notify_(end->context_);
     return ERR_OK;
 }
@@ -208,8 +200,7 @@ void TcpEnd::on_error(void *arg, err_t error) {
 
 void TcpEnd::on_destroyed(u8_t, void *arg) {
     auto *end = static_cast<TcpEnd *>(arg);
-    if (end == nullptr || end->pcb_ == nullptr)
-        return;
+    if (end == nullptr || end->pcb_ == nullptr) return;
     end->pcb_ = nullptr;
     end->gone = true;
     end->notify_(end->context_);
@@ -233,8 +224,7 @@ void TcpEnd::consume(size_t bytes) {
             size_t step = std::min<size_t>(left, rx_head_->len - rx_offset_);
             left -= step;
             rx_offset_ += static_cast<uint32_t>(step);
-            if (rx_offset_ < rx_head_->len)
-                break;
+            if (rx_offset_ < rx_head_->len) break;
             pbuf *done = rx_head_;
             rx_head_ = done->next;
             rx_offset_ = 0;
@@ -251,8 +241,7 @@ void TcpEnd::consume(size_t bytes) {
 }
 
 void TcpEnd::release_receive() {
-    if (rx_head_ == nullptr || stack_raw_ == nullptr)
-        return;
+    if (rx_head_ == nullptr || stack_raw_ == nullptr) return;
     stack_raw_->enter([&] {
         while (rx_head_ != nullptr) {
             pbuf *done = rx_head_;
@@ -269,38 +258,31 @@ void TcpEnd::release_receive() {
 
 size_t TcpEnd::tx_space(size_t wanted, iovec *parts, size_t count) {
     wanted = std::min(wanted, tx_room());
-    if (wanted == 0 || (tx_tail_ == nullptr && (tx_head_ = tx_tail_ = pool_.take()) == nullptr))
-        return 0;
+    if (wanted == 0 || (tx_tail_ == nullptr && (tx_head_ = tx_tail_ = pool_.take()) == nullptr)) return 0;
     size_t n = 0;
     for (Chunk *chunk = tx_tail_;; chunk = chunk->next) {
         size_t step = std::min<size_t>(wanted, Chunk::capacity - chunk->filled);
-        if (step > 0)
-            parts[n++] = {chunk->data + chunk->filled, step};
+        if (step > 0) parts[n++] = {chunk->data + chunk->filled, step};
         wanted -= step;
-        if (wanted == 0 || n == count || (chunk->next == nullptr && (chunk->next = pool_.take()) == nullptr))
-            return n;
+        if (wanted == 0 || n == count || (chunk->next == nullptr && (chunk->next = pool_.take()) == nullptr)) return n;
     }
 }
 
 void TcpEnd::fill(size_t bytes) {
     tx_held_ += bytes;
     tx_pending_ += bytes;
-    if (tx_held_ == 0)
-        release_send(); // nothing was read after all: an idle connection holds no chunk
+    if (tx_held_ == 0) release_send(); // nothing was read after all: an idle connection holds no chunk
     while (bytes > 0) {
         auto step = static_cast<uint32_t>(std::min<size_t>(bytes, Chunk::capacity - tx_tail_->filled));
-        if (step > 0 && tx_next_ == nullptr)
-            tx_next_ = tx_tail_;
+        if (step > 0 && tx_next_ == nullptr) tx_next_ = tx_tail_;
         tx_tail_->filled += step;
         bytes -= step;
-        if (bytes > 0)
-            tx_tail_ = tx_tail_->next;
+        if (bytes > 0) tx_tail_ = tx_tail_->next;
     }
 }
 
 void TcpEnd::submit() {
-    if (pcb_ == nullptr || tx_pending_ == 0)
-        return;
+    if (pcb_ == nullptr || tx_pending_ == 0) return;
     stack_raw_->enter([&] {
         const lwip_core &core = stack_raw_->core();
         while (tx_next_ != nullptr) {
@@ -313,8 +295,7 @@ void TcpEnd::submit() {
                 chunk->submitted += length;
                 tx_pending_ -= length;
             }
-            if (chunk->submitted < chunk->filled)
-                break;
+            if (chunk->submitted < chunk->filled) break;
             if (chunk->next == nullptr || chunk->next->filled == 0) {
                 tx_next_ = nullptr;
                 break;
@@ -339,23 +320,20 @@ void TcpEnd::release_send() {
 /* ---- ends ---- */
 
 void TcpEnd::shutdown_send() {
-    if (pcb_ == nullptr)
-        return;
+    if (pcb_ == nullptr) return;
     stack_raw_->enter([&] { stack_raw_->core().tcp_shutdown(pcb_, 0, 1); });
     stack_raw_->schedule();
 }
 
 void TcpEnd::close() {
-    if (pcb_ == nullptr)
-        return;
+    if (pcb_ == nullptr) return;
     stack_raw_->enter([&] { stack_raw_->core().tcp_close(pcb_); });
     stack_raw_->schedule();
 }
 
 void TcpEnd::abort() {
     release_receive();
-    if (pcb_ == nullptr)
-        return;
+    if (pcb_ == nullptr) return;
     stack_raw_->enter([&] {
         tcp_pcb *pcb = pcb_;
         pcb_ = nullptr;
@@ -369,8 +347,7 @@ void TcpEnd::abort() {
 }
 
 void TcpEnd::detach() {
-    if (pcb_ == nullptr)
-        return;
+    if (pcb_ == nullptr) return;
     stack_raw_->enter([&] {
         const lwip_core &core = stack_raw_->core();
         tcp_pcb *pcb = pcb_;

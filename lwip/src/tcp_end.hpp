@@ -98,8 +98,8 @@ class TcpEnd {
     void forget();
 
     bool connected = false;
-    bool rx_fin = false;   // the peer sends no more
-    bool gone = false;     // there is no PCB any more
+    bool rx_fin = false; // the peer sends no more
+    bool gone = false;   // there is no PCB any more
     bool was_reset = false;
     err_t error = ERR_OK;  // why
     uint64_t progress = 0; // counts acknowledgements, for orphans' time limit
@@ -125,7 +125,7 @@ class TcpEnd {
     Stack *stack_raw_ = nullptr;
     tcp_pcb *pcb_ = nullptr;
     pbuf *rx_head_ = nullptr, *rx_tail_ = nullptr;
-    uint32_t rx_offset_ = 0; // into rx_head_
+    uint32_t rx_offset_ = 0;                                             // into rx_head_
     Chunk *tx_head_ = nullptr, *tx_tail_ = nullptr, *tx_next_ = nullptr; // tx_next_: first with something to submit
     size_t tx_held_ = 0, tx_pending_ = 0, tx_limit_ = 256 << 10;
 };
