@@ -56,6 +56,7 @@ log = logging.getLogger("netcon.service")
 ANNOUNCED_VERSION = (1, 14, 1)
 
 _BATCH = 256
+_TURNS_AT_CLOSE = 64
 _SLICE_NS = 5_000_000  # how long the loop may go on before other tasks have their turn
 _LONGEST_SLEEP_MS = 30_000
 _HOUSEKEEPING_S = 5.0
@@ -180,9 +181,8 @@ class Service:
     def _shut_down(self) -> None:
         """Orderly: programs' connections are reset, state is kept, nothing of ours is left behind."""
         if hasattr(self, "node"):
-            for port in self.ports.values():
-                port.close()
-            self.ports.clear()
+            while self.ports:
+                self._close(self.ports.popitem()[1])
             for action in self._left_to_store():
                 self._write_state(action)
             for address, data in self.node.peer_states():
@@ -427,14 +427,21 @@ class Service:
         port = self.ports.pop(network, None)
         if port is None:
             return False
+        self._close(port)
         self.node.leave(network, now_ms())
         del self._network_of[port.number]
-        port.close()
         self.network_settings.pop(network, None)
         self.perform()
         self.home.remove(f"networks.d/{network:016x}.local.conf")
         self._wake()
         return True
+
+    def _close(self, port: NetworkPort) -> None:
+        """End a network's stack. The resets that it sends are in the ring when its end is disconnected: they still go out."""
+        port.close()
+        for _ in range(_TURNS_AT_CLOSE):
+            if not self._turn():
+                break
 
     def change_network_settings(self, network: int, settings: NetworkSettings) -> None:
         self.network_settings[network] = settings

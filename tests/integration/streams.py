@@ -4,9 +4,9 @@
     python3 streams.py {download,upload,both} ADDRESS PORT BYTES [STREAMS]
     python3 streams.py {exchange,connect} ADDRESS PORT COUNT
 
-download and upload move BYTES over each of STREAMS connections; both ways at once for `both`. Each direction's SHA-256 is computed where
-the bytes arrive and compared with that of what was sent. exchange sends one byte and waits for one byte, COUNT times; connect makes
-COUNT connections for one such exchange each. The client prints one line of JSON: seconds, and what SO_SNDBUF and SO_RCVBUF say.
+download and upload move BYTES over each of STREAMS connections, both does both at once. The SHA-256 of each transfer is computed
+where the bytes arrive and compared with that of what was sent. exchange sends one byte and waits for one byte, COUNT times; connect
+makes COUNT connections for one such exchange each. The client prints JSON: seconds, and what SO_SNDBUF and SO_RCVBUF say.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bulk data between unmodified programs: every byte, both ways, on many connections at once; redis, as a program of many small ones."""
+"""Bulk data between unmodified programs: every byte, both ways, on many connections at once; and redis with small messages."""
 
 from __future__ import annotations
 
