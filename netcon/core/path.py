@@ -18,9 +18,12 @@ NEVER = -(1 << 62)
 
 
 class Path:
-    """One (local socket, remote endpoint). `last_in` is unauthenticated: any datagram sets it (vl1 §5.1)."""
+    """One (local socket, remote endpoint). `last_in` is unauthenticated: any datagram sets it (vl1 §5.1).
 
-    __slots__ = ("last_echo_answered", "last_in", "last_out", "last_trusted", "latency", "rank", "remote", "socket")
+    `incomplete`: packets from there of which pieces are missing (the reassembler's count).
+    """
+
+    __slots__ = ("incomplete", "last_echo_answered", "last_in", "last_out", "last_trusted", "latency", "rank", "remote", "socket")
 
     def __init__(self, socket: int, remote: Endpoint) -> None:
         self.socket = socket
@@ -31,6 +34,7 @@ class Path:
         self.last_trusted = NEVER
         self.last_echo_answered = NEVER
         self.latency = UNKNOWN_LATENCY
+        self.incomplete = 0
 
     def measured(self, latency: int) -> None:
         """Feed one round trip, ms: the first sample as it is, later ones averaged (vl1 §4.4)."""

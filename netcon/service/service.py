@@ -269,11 +269,12 @@ class Service:
         """Do what the engine asks; called after anything that may have made it ask."""
         others: list[Action] = []
         for action in self.node.take_actions():
-            if isinstance(action, SendDatagram):
-                self._datagrams.append((action.socket, action.remote, action.data, action.ttl))
-            elif isinstance(action, DeliverFrame):
-                if (port := self.ports.get(action.network)) is not None:
-                    self._frames.append((port.number, action.destination, action.source, action.ethertype, action.payload))
+            if type(action) is SendDatagram:
+                self._datagrams.append(action)
+            elif type(action) is DeliverFrame:
+                network, destination, source, ethertype, payload = action
+                if (port := self.ports.get(network)) is not None:
+                    self._frames.append((port.number, destination, source, ethertype, payload))
             else:
                 others.append(action)
         self._flush()
