@@ -96,7 +96,9 @@ struct netcon_rpc_hello {
 
 /* ---- accept ----
  * A pending connection is one message on the listener's pair: this record and the new P as SCM_RIGHTS. 64 bytes, so that
- * a record is always the same size whatever the family. Read with recvmsg and a 64-byte buffer, never with read. */
+ * a record is always the same size whatever the family. Read with recvmsg and a 64-byte buffer, never with read.
+ * Whoever takes the record binds the new P's name: that is what accepting means. A P that is closed without a name was never
+ * accepted (its listener was closed), and its connection is reset. */
 #define NETCON_ACCEPT_MAGIC 0x4e43414343455054ull /* "NCACCEPT" */
 struct netcon_accept_record {
     uint64_t magic;
@@ -122,7 +124,7 @@ struct netcon_name_program {
     uint16_t family;   /* AF_INET, AF_INET6 */
     uint16_t type;     /* SOCK_STREAM … */
     uint16_t protocol; /* IPPROTO_TCP … (never 0) */
-    uint16_t reserved;
+    uint16_t reserved; /* any: makes another name where one has been taken */
 } __attribute__((packed));
 
 struct netcon_name_service {

@@ -132,11 +132,20 @@ class World:
                 return self.to(listener)
 
     def closed_port(self) -> int:
-        """A port on which nobody listens (it was free a moment ago and is not in the ephemeral rotation's next step)."""
-        sock = self.bound()
-        port = int(sock.getsockname()[1])
-        sock.close()
-        return port
+        """A port on which nobody listens: bound, and kept, so that nobody else can begin to."""
+        return int(self.bound().getsockname()[1])
+
+    def bound_by_choice(self) -> socket.socket:
+        """Bound to a port that the program names, not one that bind chooses."""
+        for port in range(20000, 30000):
+            sock = self.stream()
+            try:
+                sock.bind((self.address, port))
+            except OSError:
+                sock.close()
+            else:
+                return sock
+        raise OSError("no port is free")
 
 
 def errno_name(code: int) -> str:
