@@ -211,7 +211,7 @@ class Node:
 
     def receive_datagram(self, socket: int, remote: tuple[bytes, int], data: bytes, now: int) -> None:
         """One UDP datagram, as the host received it. Never raises for anything in `data`."""
-        path = self._paths.get(socket, remote)
+        path = self._paths[socket, remote]
         path.last_in = now
         size = len(data)
         if size <= 16:
@@ -245,7 +245,7 @@ class Node:
 
         `wire_id`: the packet id on the wire. The same as `receive_datagram` from the point of decryption on.
         """
-        path = self._paths.get(socket, remote)
+        path = self._paths[socket, remote]
         path.last_in = now
         peer = self._peers.get(int.from_bytes(packet[13:18]))
         if peer is None:

@@ -54,34 +54,22 @@ class Path:
         return now - self.last_trusted <= TRUST_MS
 
 
-class PathTable:
-    """All path objects of a node, bounded."""
+class PathTable(dict[tuple[int, tuple[bytes, int]], Path]):
+    """All path objects of a node, bounded: `table[socket, remote]` makes what is not there."""
 
-    def __init__(self) -> None:
-        self._paths: dict[tuple[int, tuple[bytes, int]], Path] = {}
-
-    def get(self, socket: int, remote: tuple[bytes, int]) -> Path:
-        """The path object of (socket, remote), made if need be."""
-        key = (socket, remote)
-        path = self._paths.get(key)
-        if path is None:
-            if len(self._paths) >= MAX_PATHS:
-                # The oldest made goes; whoever uses it keeps the object itself.
-                del self._paths[next(iter(self._paths))]
-            path = self._paths[key] = Path(socket, Endpoint(*remote))
+    def __missing__(self, key: tuple[int, tuple[bytes, int]]) -> Path:
+        if len(self) >= MAX_PATHS:
+            # The oldest made goes; whoever uses it keeps the object itself.
+            del self[next(iter(self))]
+        socket, remote = key
+        path = self[key] = Path(socket, Endpoint(*remote))
         return path
-
-    def find(self, socket: int, remote: tuple[bytes, int]) -> Path | None:
-        return self._paths.get((socket, remote))
-
-    def __len__(self) -> int:
-        return len(self._paths)
 
     def retain(self, used: set[Path], now: int) -> None:
         """Housekeeping (vl1 §5.12): drop paths that no peer uses and from which nothing came for a while."""
-        idle = [key for key, path in self._paths.items() if path not in used and not path.alive(now)]
+        idle = [key for key, path in self.items() if path not in used and not path.alive(now)]
         for key in idle:
-            del self._paths[key]
+            del self[key]
 
 
 class PathPolicy:
