@@ -70,7 +70,7 @@ class ConfigureNetwork:
 @dataclass(slots=True, frozen=True)
 class NodeEvent:
     """Something a person or another part may want to know. `name` is one of: online, offline, identity_collision, user_message,
-    remote_trace, path_learned, peer_relayed. `peer` is the address concerned or 0."""
+    remote_trace, path_learned (the first direct path). `peer` is the address concerned or 0."""
 
     name: str
     peer: int = 0

@@ -12,6 +12,8 @@ ALIVE_MS = 19_000
 TRUST_MS = 600_000
 #: Paths that nobody refers to are dropped by housekeeping; until then this many are kept (vl1 §9).
 MAX_PATHS = 16_384
+#: Paths in use that are passed over in a row when one must go.
+_SECOND_CHANCES = 64
 
 #: "Never", as a time: far enough in the past that every interval has elapsed.
 NEVER = -(1 << 62)
@@ -59,11 +61,21 @@ class PathTable(dict[tuple[int, tuple[bytes, int]], Path]):
 
     def __missing__(self, key: tuple[int, tuple[bytes, int]]) -> Path:
         if len(self) >= MAX_PATHS:
-            # The oldest made goes; whoever uses it keeps the object itself.
-            del self[next(iter(self))]
+            self._make_room()
         socket, remote = key
         path = self[key] = Path(socket, Endpoint(*remote))
         return path
+
+    def _make_room(self) -> None:
+        """The oldest goes on which nothing was ever sent: anybody can make such paths, with junk from many ports, and must not
+        displace those in use by it. Those that were passed over count as new."""
+        for _ in range(_SECOND_CHANCES):
+            key = next(iter(self))
+            path = self.pop(key)
+            if path.last_out == NEVER:
+                return
+            self[key] = path
+        del self[next(iter(self))]  # whoever uses it keeps the object itself
 
     def retain(self, used: set[Path], now: int) -> None:
         """Housekeeping (vl1 §5.12): drop paths that no peer uses and from which nothing came for a while."""
