@@ -107,7 +107,8 @@ long virtual_shutdown(int descriptor, int how) {
     if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
     switch (names_service(descriptor, NULL)) {
     case 'C':
-        return raw(SYS_shutdown, descriptor, how);
+        /* A connection that was reset, or that both sides have ended, is none any more. */
+        return names_hung_up(descriptor, POLLHUP) ? -ENOTCONN : raw(SYS_shutdown, descriptor, how);
     case 'L': {
         struct rpc_call call = call_about(NETCON_RPC_SHUTDOWN, descriptor, &name);
         call.args[0] = how;

@@ -332,6 +332,13 @@ void Server::handle(Request &request, Reply &reply) {
         reply.error = EBADF;
         return;
     }
+    if (peer->kind == 'C') { // it stays connected, for Linux, until it is disconnected
+        netcon_address wanted{};
+        std::memcpy(&wanted, header.data, std::min<size_t>(header.data_length, sizeof wanted));
+        if (header.operation == NETCON_RPC_BIND || header.operation == NETCON_RPC_LISTEN) reply.error = EINVAL;
+        if (header.operation == NETCON_RPC_CONNECT && wanted.family != AF_UNSPEC) reply.error = EISCONN;
+        if (reply.error != 0) return;
+    }
     Descriptor program = std::move(request.subject);
     auto *socket = new Socket(*this, own->family, own->type, own->protocol, request.caller.uid, State::failed);
     add(*socket);

@@ -260,6 +260,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         }
         tcp.abort();
         if (!explicitly_bound_) binding.release();
+        binding.remote = Address();
         program.reset();
         Descriptor fresh_end;
         state = State::failed;
@@ -317,6 +318,8 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         if (claimed) binding.release();
         return error;
     };
+    if (explicitly_bound_ && server.ports.is_connected(binding, server.network_of(stack.get()), local, to))
+        return undo(EADDRNOTAVAIL);
 
     Descriptor fresh_end;
     if (state == State::failed) {
@@ -333,7 +336,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         return undo(error);
     }
     program = std::move(p);
-    remote = to;
+    remote = binding.remote = to;
     network = server.network_of(stack.get());
     connect_reported_ = waits;
     state = State::connecting;
@@ -461,6 +464,7 @@ int Socket::make_accepted_pair(const Socket &listening) {
     if (int error = make_program_end(false)) return error;
     came_by_accept_ = true;
     binding.local = local;
+    binding.remote = remote;
     binding.network = network = server.network_of(tcp.stack());
     binding.uid = uid;
     binding.reuse_address = listening.binding.reuse_address;

@@ -1,8 +1,8 @@
 """Run cases, each in a process of its own: `python3 -m tests.differential.zygote`, with or without the intercept library.
 
-A zygote has loaded everything once and opens no socket; for each line on standard input, `[CASE, ADDRESS, SILENT]`, it forks a
-child that leads its own session, waits for it, ends whatever the child left behind, and prints what the case observed as one
-line: `{"observed": …}`, `{"raised": …}`, or `{"ended": STATUS}`.
+A zygote has loaded everything once and opens no socket. For each line on standard input, `[CASE, ADDRESS, SILENT, OTHER]`, it
+forks a child that leads its own session, waits for it, ends whatever the child left behind, and prints what the case observed as
+one line: `{"observed": …}`, `{"raised": …}`, or `{"ended": STATUS}`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def load() -> None:
         importlib.import_module(f"{cases.__name__}.{module.name}")
 
 
-def run(name: str, address: str, silent: str) -> dict[str, object]:
+def run(name: str, *place: str) -> dict[str, object]:
     try:
-        return {"observed": CASES[name].run(World(address, silent))}
+        return {"observed": CASES[name].run(World(*place))}
     except BaseException:
         return {"raised": traceback.format_exc().strip().splitlines()[-3:]}
 
 
-def child(writer: int, name: str, address: str, silent: str) -> None:
+def child(writer: int, name: str, *place: str) -> None:
     """The case's process. What it leaves open or running ends with it."""
     os.setsid()
     # A case that hangs is ended by its own clock, so that a supervisor need not guess.
@@ -42,15 +42,15 @@ def child(writer: int, name: str, address: str, silent: str) -> None:
     for standard in (0, 1):
         os.dup2(nothing, standard)
     os.close(nothing)
-    os.write(writer, json.dumps(run(name, address, silent)).encode())
+    os.write(writer, json.dumps(run(name, *place)).encode())
 
 
-def serve(name: str, address: str, silent: str) -> str:
+def serve(name: str, *place: str) -> str:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        child(writer, name, address, silent)
+        child(writer, name, *place)
         os._exit(0)
     os.close(writer)
     # Not until the end of the pipe: a process that the case has left behind may hold it, too.
