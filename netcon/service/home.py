@@ -118,6 +118,12 @@ class Home:
         except OSError as error:
             raise HomeError(f"{self.path / name}: {error.strerror}; make it readable for user id {os.geteuid()}") from None
 
+    def _files(self, folder: str) -> list[Path]:
+        try:
+            return sorted((self.path / folder).iterdir())
+        except OSError as error:
+            raise HomeError(f"{self.path / folder}: {error.strerror}; make it readable for user id {os.geteuid()}") from None
+
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 
@@ -197,15 +203,15 @@ class Home:
     def networks(self) -> dict[int, bytes | None]:
         """The networks to join at start, each with its cached configuration if there is one (vl2 §6.5)."""
         found: dict[int, bytes | None] = {}
-        for path in sorted((self.path / "networks.d").iterdir()):
-            if match := _NETWORK_FILE.fullmatch(path.name):
-                found[int(match[1], 16)] = (self.read(f"networks.d/{path.name}") or b"").strip(b"\n") or None
+        for path in self._files("networks.d"):
+            if (match := _NETWORK_FILE.fullmatch(path.name)) and (network := int(match[1], 16)):  # 0 names none
+                found[network] = (self.read(f"networks.d/{path.name}") or b"").strip(b"\n") or None
         return found
 
     def peers(self) -> Iterator[tuple[Path, bytes]]:
         """Cached peers not older than 30 days; older files are removed."""
         oldest = time.time() - _PEER_CACHE_SECONDS
-        for path in sorted((self.path / "peers.d").iterdir()):
+        for path in self._files("peers.d"):
             if not _PEER_FILE.fullmatch(path.name):
                 continue
             if path.stat().st_mtime < oldest:

@@ -157,7 +157,12 @@ class Service:
             self.wire = Wire(self.reactor, control.getsockname()[1], self.conf)
             self.wire.refresh(self.conf)
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
-            self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+            try:
+                self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+            except OSError as error:
+                raise ServiceError(
+                    f"{rpc_socket(home.path)}: {error.strerror}; the home folder must be on a file system that holds sockets"
+                ) from None
             self._raise_descriptor_limit()
             self.controller = Controller(identity, secrets.token_bytes, self.store.load())
             now = self.clock()

@@ -213,6 +213,21 @@ def test_network_settings_are_kept(home: Home) -> None:
 # -- networks and peers --
 
 
+def test_a_folder_that_cannot_be_read_is_named(home: Home) -> None:
+    for name in ("networks.d", "peers.d"):
+        (home.path / name).rmdir()
+        (home.path / name).touch()
+    with pytest.raises(HomeError, match=r"networks\.d: .*; make it readable"):
+        home.networks()
+    with pytest.raises(HomeError, match=r"peers\.d: .*; make it readable"):
+        list(home.peers())
+
+
+def test_network_zero_is_none(home: Home) -> None:
+    (home.path / "networks.d" / "0000000000000000.conf").touch()
+    assert home.networks() == {}
+
+
 def test_each_network_file_is_a_network_to_join(home: Home) -> None:
     folder = home.path / "networks.d"
     (folder / "701beb847c4a52c7.conf").write_bytes(b"v=7\nn=lab\n")
