@@ -159,6 +159,17 @@ def test_messages_of_strangers_are_not_logged(make: Callable[..., Any], caplog: 
     assert [record.getMessage() for record in caplog.records] == ["online"]
 
 
+def test_an_identity_that_a_root_refuses_is_told_with_what_to_do(
+    make: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    service, node, _ = make()
+    node.actions = [[NodeEvent("identity_collision", 0x62F865AE71)]]
+    service.perform()
+    (record,) = caplog.records
+    assert "62f865ae71" in record.getMessage()
+    assert f"identity.public out of {service.home.path}" in record.getMessage()
+
+
 async def test_an_identity_check_that_raises_is_a_refusal(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(identity: object) -> bool:
         raise MemoryError
