@@ -43,7 +43,15 @@ from netcon.core.controller_role import (
     SendError,
     SendRevocations,
 )
-from netcon.core.credentials import CertificateOfMembership, CredentialType, Revocation
+from netcon.core.credentials import (
+    Capability,
+    CertificateOfMembership,
+    CertificateOfOwnership,
+    CredentialType,
+    Revocation,
+    Tag,
+    Thing,
+)
 from netcon.core.identity import Identity
 from netcon.core.netconf import FLAG_NDP_EMULATION, NetworkConfig, Route
 from netcon.core.node import Node, NodeSettings
@@ -85,6 +93,10 @@ class SimpleController:
         self.multicast_limit = 32
         self.rules = ACCEPT_ALL
         self.specialists: tuple[int, ...] = ()
+        #: Credentials by member address: tag id to value, rule lists of capabilities, things owned.
+        self.tags: dict[int, dict[int, int]] = {}
+        self.capabilities: dict[int, tuple[bytes, ...]] = {}
+        self.owned: dict[int, tuple[Thing, ...]] = {}
         self.extra = b""
         self.requests = 0
         self._revision = 0
@@ -159,6 +171,19 @@ class SimpleController:
             addresses=(Endpoint(ip, 16), Endpoint(b"\xfd\x99" + bytes(10) + ip, 64), *emulated),
             rules=decode_rules(self.rules),
             specialists=self.specialists,
+            tags=tuple(
+                Tag(self.network, now, number, value, member.address).sign(self.identity)
+                for number, value in sorted(self.tags.get(member.address, {}).items())
+            ),
+            capabilities=tuple(
+                Capability(self.network, now, number, decode_rules(rules)).sign(self.identity, member.address)
+                for number, rules in enumerate(self.capabilities.get(member.address, ()))
+            ),
+            ownerships=(
+                (CertificateOfOwnership(self.network, now, 0, 1, self.owned[member.address], member.address).sign(self.identity),)
+                if member.address in self.owned
+                else ()
+            ),
         )
         return SendConfig(self.network, member.address, config.to_dictionary() + self.extra, packet_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from netcon.core.credential_exchange import CredentialExchange
 from netcon.core.messages import ExtFrame
 from netcon.core.network import Network
 from netcon.core.packet import Verb
@@ -15,8 +16,11 @@ from netcon.core.sender import Sender
 class Filter:
     """Evaluates the rules of a network; sends what they tee, watch or redirect."""
 
-    def __init__(self, sender: Sender, random: Callable[[int], bytes], counters: Counter[str]) -> None:
+    def __init__(
+        self, sender: Sender, credentials: CredentialExchange, random: Callable[[int], bytes], counters: Counter[str]
+    ) -> None:
         self._sender = sender
+        self._credentials = credentials
         self._random = random
         self._counters = counters
 
@@ -91,6 +95,8 @@ class Filter:
         self, network: Network, decision: Decision, source: bytes, destination: bytes, ethertype: int, payload: bytes, now: int
     ) -> None:
         for copy in decision.copies:
+            # As with any other frame: the observer's gate is shut until it has seen our certificate.
+            self._credentials.push_if_due(network, copy.target, now)
             body = ExtFrame(network.id, copy.flags, destination, source, ethertype, payload[: copy.length]).encode()
             wants_ok = bool(copy.flags & ExtFrame.WANT_OK)
             self._sender.send(copy.target, Verb.EXT_FRAME, body, now, compress=True, expect=wants_ok)

@@ -120,7 +120,7 @@ class Node:
         self._contact.wait_for_identity = self._wait_for_identity
         self._controller_host = ControllerHost(identity, self._sender, random, self._actions, self.counters, controller)
         self._controller_host.own_revocations = self._own_revocations
-        self._filters = Filter(self._sender, random, self.counters)
+        self._filters = Filter(self._sender, self._credentials, random, self.counters)
         self._multicast = Multicast(
             self.address,
             self._topology,
