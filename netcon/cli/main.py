@@ -25,6 +25,7 @@ COMMANDS = {
     "controller": ("netcon.cli.controller", "controller"),
     "identity": ("netcon.cli.identity", "identity"),
     "world": ("netcon.cli.world", "world"),
+    "rules": ("netcon.cli.rules", "rules"),
     "demo": ("netcon.cli.demo", "demo"),
 }
 

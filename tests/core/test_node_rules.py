@@ -105,7 +105,7 @@ def test_a_capability_opens_what_the_rules_leave_open() -> None:
 
 def test_a_capability_counts_for_its_holder_only() -> None:
     lab = lab_with(SSH_BY_CAPABILITY, 3)
-    a, b, c = lab.members
+    _, b, c = lab.members
     lab.control.capabilities[b.identity.address] = (rules(SSH_CAPABILITY),)
     join(lab)
     stop_filtering_outbound(c)
