@@ -21,7 +21,7 @@ from netcon.core.contact import Contact
 from netcon.core.controller_host import ControllerHost
 from netcon.core.controller_role import ControllerRole
 from netcon.core.credential_exchange import CredentialExchange
-from netcon.core.errors import NetconError
+from netcon.core.errors import DecodeError, NetconError
 from netcon.core.filtering import Filter
 from netcon.core.frames import Frames
 from netcon.core.hello import Acquaintance
@@ -31,7 +31,7 @@ from netcon.core.messages import NetworkCredentials, UserMessage
 from netcon.core.multicast import Multicast
 from netcon.core.network import Network, NetworkStatus
 from netcon.core.packet import ErrorCode, Verb, decompress_body
-from netcon.core.path import TRUST_MS, Path, PathPolicy, PathTable
+from netcon.core.path import NEVER, TRUST_MS, Path, PathPolicy, PathTable
 from netcon.core.peer import Peer, PeerStatus, parse_cache
 from netcon.core.queues import WHOIS_PERIOD_MS, WaitingRoom
 from netcon.core.reassembly import Reassembler
@@ -39,8 +39,8 @@ from netcon.core.root import Relay
 from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
 from netcon.core.settings import NodeSettings
-from netcon.core.topology import Topology
-from netcon.core.world import World
+from netcon.core.topology import MAX_MOONS, Topology
+from netcon.core.world import MoonStatus, World, WorldType
 from netcon.dataplane.crypto import CryptoError
 
 #: Drop what is idle (vl1 §1.3), ms.
@@ -112,12 +112,13 @@ class Node:
         )
         self._acquaintance.received = self._received
         self._acquaintance.peer_added = self._peer_added
-        self._acquaintance.planet_changed = self._planet_changed
+        self._acquaintance.world_changed = self._world_changed
         self._relay = Relay(self._topology, self._sender, self.counters)
         self._credentials = CredentialExchange(identity, self._topology, self._networks, self._sender, self.counters)
         self._credentials.member_changed = self._member_changed
         self._credentials.wait_for_identity = self._wait_for_identity
         self._contact.wait_for_identity = self._wait_for_identity
+        self._contact.always_contact = self._always_contact
         self._controller_host = ControllerHost(identity, self._sender, random, self._actions, self.counters, controller)
         self._controller_host.own_revocations = self._own_revocations
         self._filters = Filter(self._sender, self._credentials, random, self.counters)
@@ -349,6 +350,8 @@ class Node:
         """An identity became known: everything that waited for it goes on (vl1 §5.7)."""
         address = peer.address
         self._sender.whois.answered(address)
+        if address in self._topology.wanted.values():
+            self._contact.next_tick = now
         self._configs.reachable(now, address)
         self._sender.flush(address, now)
         for packet, path in self._strangers.release(address, now):
@@ -357,6 +360,10 @@ class Node:
             except NetconError:
                 self.counters["malformed"] += 1
         self._retry(("identity", address), now)
+
+    def _always_contact(self) -> Iterator[int]:
+        for network in self._networks.values():
+            yield from network.always_contact
 
     def _member_changed(self, network: Network, address: int, now: int) -> None:
         self._retry(("member", network.id, address), now)
@@ -549,8 +556,53 @@ class Node:
             [(ip, bits) for network in self._networks.values() if network.config for ip, bits in network.config.addresses]
         )
 
-    def _planet_changed(self, now: int) -> None:
-        self._actions.append(StoreState(StateKind.PLANET, self.planet.id, self.planet.encode()))
+    # -- worlds --
+
+    def orbit(self, moon: int, now: int, *, seed: int = 0, stored: bytes | None = None) -> bool:
+        """Orbit a moon (vl1 §6.4). `stored`: its file, if there is one, which is believed; else `seed`, the address of a root of
+        it, is asked for it from now on. Returns False if neither helps, or too many are wanted. DecodeError if `stored` is no
+        moon of this id."""
+        if stored is not None:
+            world = World.parse(stored)
+            if world.type is not WorldType.MOON or world.id != moon:
+                raise DecodeError(f"not moon {moon:016x} but world {world.id:016x}")
+            if moon not in self._topology.moons:
+                self._topology.hold_moon(world)
+                self._contact.next_tick = now
+            return True
+        if moon in self._topology.moons:
+            return True
+        if seed == 0 or seed == self.address:
+            return False
+        if len(self._topology.moons) + len(self._topology.wanted) >= MAX_MOONS and moon not in self._topology.wanted:
+            return False
+        self._topology.wanted[moon] = seed
+        self._seek(seed, now)
+        return True
+
+    def _seek(self, seed: int, now: int) -> None:
+        """A moon is wanted from `seed`: ask now, whatever it was asked before."""
+        peer = self._peers.get(seed)
+        if peer is not None:
+            peer.last_full_hello = NEVER
+        self._contact.next_tick = now
+
+    def deorbit(self, moon: int, now: int) -> bool:
+        """Orbit a moon no more; False if we did not, nor wanted to."""
+        if not self._topology.drop_moon(moon):
+            return False
+        self._actions.append(StoreState(StateKind.MOON, moon, None))
+        self._contact.next_tick = now
+        return True
+
+    def moons(self) -> list[MoonStatus]:
+        """The moons that we orbit, and those that we wait for."""
+        held = [MoonStatus(moon.id, moon) for moon in self._topology.moons.values()]
+        return held + [MoonStatus(moon, None, seed) for moon, seed in self._topology.wanted.items()]
+
+    def _world_changed(self, world: World, now: int) -> None:
+        kind = StateKind.PLANET if world.type is WorldType.PLANET else StateKind.MOON
+        self._actions.append(StoreState(kind, world.id, world.encode()))
         self._contact.next_tick = now
 
     # -- time --
