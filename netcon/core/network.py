@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from netcon.core.address import BROADCAST, MulticastGroup, address_from_mac, controller_of, mac_for
+from netcon.core.adhoc import is_adhoc
 from netcon.core.errors import DecodeError
 from netcon.core.identity import Identity
 from netcon.core.membership import NO_CREDENTIALS, Members, ValidCredentials, valid_credentials
@@ -60,6 +61,8 @@ class Network:
         self.identity = identity
         self.address = identity.address
         self.controller = controller_of(network)
+        #: Ad-hoc networks have none: nothing is asked of it, or sent to it (vl2 §6.6).
+        self.has_controller = not is_adhoc(network)
         self.mac = mac_for(network, identity.address)
         self.members = Members(network, self.controller)
         self.assembler = ConfigAssembler(network)

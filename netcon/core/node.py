@@ -570,7 +570,7 @@ class Node:
                 self._topology.hold_moon(world)
                 self._contact.next_tick = now
             return True
-        if moon in self._topology.moons:
+        if moon in self._topology.moons or (seed == 0 and moon in self._topology.wanted):
             return True
         if seed == 0 or seed == self.address:
             return False

@@ -31,6 +31,7 @@ _TOKEN_CHARACTERS = string.ascii_lowercase + string.digits
 _TOKEN_LENGTH = 24
 _TEMPORARY = ".netcon-tmp"
 _NETWORK_FILE = re.compile(r"([0-9a-f]{16})\.conf")
+_MOON_FILE = re.compile(r"([0-9a-f]{16})\.moon")
 _PEER_FILE = re.compile(r"([0-9a-f]{10})\.peer")
 
 
@@ -74,7 +75,7 @@ class Home:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
-        for folder in (self.path, self.path / "networks.d", self.path / "peers.d"):
+        for folder in (self.path, *(self.path / name for name in ("networks.d", "peers.d", "moons.d"))):
             for left in folder.glob(f"*{_TEMPORARY}"):  # of a service that was killed
                 left.unlink(missing_ok=True)
 
@@ -201,6 +202,16 @@ class Home:
             if match := _NETWORK_FILE.fullmatch(path.name):
                 found[int(match[1], 16)] = (self.read(f"networks.d/{path.name}") or b"").strip(b"\n") or None
         return found
+
+    def moons(self) -> Iterator[tuple[int, bytes]]:
+        """Ids and files of the moons to orbit at start (vl1 §7)."""
+        folder = self.path / "moons.d"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if (match := _MOON_FILE.fullmatch(path.name)) and (data := self.read(f"moons.d/{path.name}")) is not None:
+                yield int(match[1], 16), data
+
+    def moon(self, moon: int) -> bytes | None:
+        return self.read(f"moons.d/{moon:016x}.moon")
 
     def peers(self) -> Iterator[tuple[Path, bytes]]:
         """Cached peers not older than 30 days; older files are removed."""

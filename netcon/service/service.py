@@ -160,6 +160,7 @@ class Service:
                 controller=self.controller,
             )
             self.node.set_local_endpoints(self.wire.local_endpoints)
+            self._orbit_moons(now)
             self._load_peers(now)
             for network, cached in home.networks().items():
                 self._join(network, cached)
@@ -218,6 +219,13 @@ class Service:
     def _report_without_effect(self) -> None:
         for key in self.conf.without_effect():
             log.warning("%s: %s has no effect in this version", self.home.path / "local.conf", key)
+
+    def _orbit_moons(self, now: int) -> None:
+        for moon, data in self.home.moons():
+            try:
+                self.node.orbit(moon, now, stored=data)
+            except NetconError as error:
+                log.warning("%s: not orbited: %s", self.home.path / f"moons.d/{moon:016x}.moon", error)
 
     def _load_peers(self, now: int) -> None:
         for path, data in self.home.peers():
@@ -442,6 +450,23 @@ class Service:
         for _ in range(_TURNS_AT_CLOSE):
             if not self._turn():
                 break
+
+    def orbit(self, moon: int, seed: int) -> bool:
+        """Orbit a moon by its file in moons.d or by `seed` (0: none); False if neither is there. ServiceError."""
+        try:
+            taken = self.node.orbit(moon, now_ms(), seed=seed, stored=self.home.moon(moon))
+        except NetconError as error:
+            raise ServiceError(f"{self.home.path / f'moons.d/{moon:016x}.moon'}: {error}; replace or remove it") from error
+        self.perform()
+        self._wake()
+        return taken
+
+    def deorbit(self, moon: int) -> bool:
+        """Orbit a moon no more, and delete its file; False if we did not."""
+        left = self.node.deorbit(moon, now_ms())
+        self.perform()
+        self._wake()
+        return left
 
     def change_network_settings(self, network: int, settings: NetworkSettings) -> None:
         self.network_settings[network] = settings
