@@ -19,6 +19,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from netcon.core.actions import (
     ALL_SOCKETS,
@@ -198,6 +199,16 @@ class SimpleController:
         return actions
 
 
+class Translator(Protocol):
+    """A NAT box between hosts with private addresses and the fabric."""
+
+    def outbound(self, inside: Endpoint, remote: Endpoint, now: int) -> Endpoint:
+        """The public source of a datagram from `inside` to `remote`."""
+
+    def inbound(self, public: Endpoint, source: Endpoint, now: int) -> Endpoint | None:
+        """Who inside gets a datagram from `source` to `public`; None if nobody does."""
+
+
 class SimNode:
     """One engine with the host around it: carries out its actions on the fabric."""
 
@@ -211,8 +222,10 @@ class SimNode:
         planet: World,
         controller: ControllerRole | None = None,
         settings: NodeSettings = NodeSettings(),  # noqa: B008 - immutable
+        nat: Translator | None = None,
     ) -> None:
         self.fabric = fabric
+        self.nat = nat
         self.identity = identity
         self.endpoint = endpoint
         self.controller = controller
@@ -333,8 +346,7 @@ class SimNode:
             case SendDatagram():
                 assert action.socket in (self.SOCKET, ALL_SOCKETS)
                 self.sent += 1
-                if action.ttl == 0:
-                    fabric.transmit(self, action.remote, action.data)
+                fabric.transmit(self, action.remote, action.data, action.ttl)
             case DeliverFrame():
                 fabric.note(b"frame", self.identity.address.to_bytes(5), action.payload)
                 self.frames.append(action)
@@ -407,6 +419,8 @@ class Fabric:
         self.duplicate = duplicate
         self.reorder = reorder
         self.hosts: dict[Endpoint, SimNode] = {}
+        #: NAT boxes by their public address.
+        self.nats: dict[bytes, Translator] = {}
         self.blocked: set[frozenset[Endpoint]] = set()
         self.tap: Callable[[SimNode, Endpoint, bytes], bool] | None = None
         self.datagrams = 0
@@ -436,7 +450,16 @@ class Fabric:
     def unblock(self, one: SimNode, other: SimNode) -> None:
         self.blocked.discard(frozenset((one.endpoint, other.endpoint)))
 
-    def transmit(self, sender: SimNode, remote: Endpoint, data: bytes) -> None:
+    def transmit(self, sender: SimNode, remote: Endpoint, data: bytes, ttl: int = 0) -> None:
+        source = sender.endpoint
+        host = self.hosts.get(remote)
+        if host is not None and host.nat is not None:
+            if host.nat is not sender.nat:
+                return  # a private address is not reached from elsewhere
+        elif sender.nat is not None:
+            source = sender.nat.outbound(source, remote, self.now)
+        if ttl:
+            return  # dies on the way, behind our own NAT
         self.datagrams += 1
         self.note(sender.endpoint.ip, remote.ip, data)
         if self.tap is not None and not self.tap(sender, remote, data):
@@ -448,16 +471,19 @@ class Fabric:
             if self._random.random() < self.loss:
                 continue
             arrival = self.now + self._random.randint(*self.latency)
-            key = (sender.endpoint, remote)
+            key = (source, remote)
             if self._random.random() < self.reorder:
                 arrival += 20
             else:
                 # Without reordering a link is first in, first out.
                 arrival = self._last[key] = max(arrival, self._last.get(key, 0))
-            self.at(arrival, self._arrive, (sender.endpoint, remote, data))
+            self.at(arrival, self._arrive, (source, remote, data))
 
     def _arrive(self, event: object) -> None:
         source, remote, data = event  # type: ignore[misc]
+        nat = self.nats.get(remote.ip)
+        if nat is not None:
+            remote = nat.inbound(remote, source, self.now)
         host = self.hosts.get(remote)
         if host is not None:
             host.receive(source, data)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from netcon.core.actions import StateKind
-from netcon.core.adhoc import adhoc_config
 from netcon.core.address import sixplane_address
+from netcon.core.adhoc import adhoc_config
 from netcon.core.network import State
 from tests.simulator import Lab, SimNode, arp_request
 
