@@ -11,7 +11,7 @@ The handlers live in modules named for their subject: `hello`, `contact`, `root`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from netcon.core.actions import Action, ConfigureNetwork, NodeEvent, StateKind, StoreState
 from netcon.core.address import Endpoint, MulticastGroup
@@ -33,6 +33,7 @@ from netcon.core.network import Network, NetworkStatus
 from netcon.core.packet import ErrorCode, Verb, decompress_body
 from netcon.core.path import NEVER, TRUST_MS, Path, PathPolicy, PathTable
 from netcon.core.peer import Peer, PeerStatus, parse_cache
+from netcon.core.physical import PeerHints, Physical, PhysicalNetwork
 from netcon.core.queues import WHOIS_PERIOD_MS, WaitingRoom
 from netcon.core.reassembly import Reassembler
 from netcon.core.root import Relay
@@ -45,6 +46,8 @@ from netcon.dataplane.crypto import CryptoError
 
 #: Drop what is idle (vl1 §1.3), ms.
 HOUSEKEEPING_MS = 30_000
+#: In clear, on trusted paths (vl1 §2.5).
+TRUSTED_SUITE = 2
 #: Verbs that say "this peer is in use" (vl1 §5.1).
 _NONTRIVIAL = frozenset(
     {Verb.FRAME, Verb.EXT_FRAME, Verb.NETWORK_CONFIG_REQUEST, Verb.NETWORK_CONFIG, Verb.MULTICAST_FRAME},
@@ -81,13 +84,14 @@ class Node:
         self._actions: list[Action] = []
         self._address_bytes = identity.address.to_bytes(5)
         self._paths = PathTable()
-        self._policy = PathPolicy(settings.allow_loopback_paths)
+        self._physical = Physical()
+        self._policy = PathPolicy(settings.allow_loopback_paths, self._physical)
         self._topology = Topology(identity, planet)
         self._peers = self._topology.peers
         self._networks: dict[int, Network] = {}
         self._reassembler = Reassembler()
         self._awareness = SelfAwareness()
-        self._sender = Sender(identity, self._topology, settings, random, self._actions, self.counters)
+        self._sender = Sender(identity, self._topology, settings, random, self._actions, self.counters, self._physical)
         self._contact = Contact(
             identity,
             self._topology,
@@ -98,6 +102,7 @@ class Node:
             settings,
             random,
             self.counters,
+            self._physical,
             now,
         )
         self._acquaintance = Acquaintance(
@@ -264,21 +269,28 @@ class Node:
             if suite == 0 and packet[27] & 0x1F == Verb.HELLO:
                 self._acquaintance.receive_raw(packet, path, flags & 7, now)
                 return
+            if suite == TRUSTED_SUITE and not self._on_trusted_path(packet, path):
+                self.counters["trusted_path_refused"] += 1
+                return
             peer = self._peers.get(int.from_bytes(packet[13:18]))
             if peer is None:
                 self._from_stranger(packet, path, now)
                 return
-            opened = peer.keys.open(packet)
+            opened = packet if suite == TRUSTED_SUITE else peer.keys.open(packet)
         except CryptoError:
             self.counters["mac_failed"] += 1
             return
         self._opened(peer, path, opened, int.from_bytes(packet[:8]), flags & 7, now)
 
+    def _on_trusted_path(self, packet: bytes, path: Path) -> bool:
+        """The only check of suite 2: it comes from a network for which the user configured the id that it shows (vl1 §2.5.3)."""
+        return int.from_bytes(packet[19:27]) == self._physical.trusted_path(path.remote.ip) != 0
+
     def _from_stranger(self, packet: bytes, path: Path, now: int) -> None:
         """We do not know who this is: ask, and keep the packet meanwhile (vl1 §4.1, 6c)."""
         source = int.from_bytes(packet[13:18])
         suite = packet[18] >> 3 & 7
-        if source == 0 or suite not in (0, 1, 3):
+        if source == 0 or suite not in (0, 1, TRUSTED_SUITE, 3):
             self.counters["junk"] += 1
             return
         self.counters["from_stranger"] += 1
@@ -504,11 +516,17 @@ class Node:
     def peers(self, now: int | None = None) -> list[PeerStatus]:
         """All peers; `now` is the time of the last call if left out."""
         at = self._last_background if now is None else now
-        return [peer.status(at, self._topology.role(peer.address)) for peer in self._peers.values()]
+        trusted_path = self._physical.trusted_path
+        return [peer.status(at, self._topology.role(peer.address), trusted_path) for peer in self._peers.values()]
 
     def set_local_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Our own physical addresses with each bound port, offered to peers (vl1 §5.9)."""
         self._contact.local_endpoints = tuple(Endpoint(*endpoint) for endpoint in endpoints)
+
+    def set_physical(self, networks: Iterable[PhysicalNetwork], peers: Mapping[int, PeerHints], now: int) -> None:
+        """What the user says about physical networks and about where peers are; replaces what was said before."""
+        self._physical.set(networks, peers)
+        self._contact.settings_changed(now)
 
     def load_peer(self, data: bytes, now: int) -> None:
         """A peer cache file. DecodeError if it cannot be read: the host should delete it."""

@@ -18,8 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from netcon.core.actions import StateKind
+from netcon.core.address import parse_prefix
 from netcon.core.errors import NetconError
 from netcon.core.identity import Identity
+from netcon.core.physical import PhysicalNetwork
 from netcon.service.errors import HomeError, HomeInUseError
 from netcon.service.paths import SOCKET_PATH_MAX, rpc_socket, run_folder
 from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
@@ -184,6 +186,20 @@ class Home:
         path = self.path / "local.conf"
         text = self.read("local.conf")
         return LocalConf() if text is None else parse_local_conf(text, path)
+
+    def trusted_paths(self) -> list[PhysicalNetwork]:
+        """The old file `trustedpaths`: lines of `id=network/bits`, the id in hexadecimal digits (vl1 §7)."""
+        found = []
+        for line in (self._read_text("trustedpaths") or "").splitlines():
+            text = line.partition("#")[0].strip()
+            if not text:
+                continue
+            number, _, net = (part.strip() for part in text.partition("="))
+            try:
+                found.append(PhysicalNetwork(parse_prefix(net), trusted_path=int(number, 16) & (1 << 64) - 1))
+            except (ValueError, NetconError):
+                log.warning("%s: %r is not id=network/bits, ignored", self.path / "trustedpaths", line)
+        return found
 
     def network_settings(self, network: int) -> NetworkSettings:
         name = f"networks.d/{network:016x}.local.conf"

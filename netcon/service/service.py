@@ -160,6 +160,7 @@ class Service:
                 controller=self.controller,
             )
             self.node.set_local_endpoints(self.wire.local_endpoints)
+            self._set_physical()
             self._orbit_moons(now)
             self._load_peers(now)
             for network, cached in home.networks().items():
@@ -219,6 +220,10 @@ class Service:
     def _report_without_effect(self) -> None:
         for key in self.conf.without_effect():
             log.warning("%s: %s has no effect in this version", self.home.path / "local.conf", key)
+
+    def _set_physical(self) -> None:
+        networks = [*self.conf.physical_networks(), *self.home.trusted_paths()]
+        self.node.set_physical(networks, self.conf.peer_hints(), now_ms())
 
     def _orbit_moons(self, now: int) -> None:
         for moon, data in self.home.moons():
@@ -387,6 +392,8 @@ class Service:
         except ServiceError as error:
             log.error("%s; the previous settings stay", error)
             return False
+        self._set_physical()
+        self.perform()
         log.info("local.conf was read again; ports and paths over loopback change at the next start only")
         self._report_without_effect()
         return True

@@ -111,7 +111,7 @@ def peer_object(peer: PeerStatus) -> Json:
                 "active": path.active,
                 "expired": path.expired,
                 "preferred": path.preferred,
-                "trustedPathId": 0,
+                "trustedPathId": path.trusted_path,
                 "localSocket": path.socket,
             }
             for path in peer.paths
