@@ -85,7 +85,7 @@ unit: install-test-tools build/.native
 	NETCON_PREFIX=$(PREFIX) $(PYTHON) -m pytest $(PYTEST_ARGS)
 
 bench: install-test-tools build/.native
-	for bench in tests/bench/bench_*.py; do NETCON_PREFIX=$(PREFIX) $(PYTHON) $$bench; done
+	for bench in tests/bench/bench_*.py; do echo; NETCON_PREFIX=$(PREFIX) $(PYTHON) -m tests.bench.$$(basename $$bench .py); done
 
 format: build
 	$(PREFIX)/bin/ruff check --fix .

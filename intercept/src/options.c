@@ -65,7 +65,7 @@ static enum handling handling_of(int level, int option) {
 
 /* Gives a value to the program, cut to its room as the kernel does. */
 static long give(void *value, socklen_t *length, const void *whole, socklen_t size) {
-    if (!length || !value) return -EFAULT;
+    if (is_impossible(length) || is_impossible(value)) return -EFAULT;
     if ((int)*length < 0) return -EINVAL;
     if (*length > size) *length = size;
     memcpy(value, whole, *length);
@@ -100,7 +100,7 @@ long virtual_getsockopt(int descriptor, int level, int option, void *value, sock
         return raw(SYS_getsockopt, descriptor, level, option, value, length);
     if (handling == BY_NAMES) return get_by_names(descriptor, &name, option, value, length);
     if (handling == AS_HINT) return give(value, length, &(int){0}, sizeof(int));
-    if (!length || !value) return -EFAULT;
+    if (is_impossible(length) || is_impossible(value)) return -EFAULT;
     if ((int)*length < 0) return -EINVAL;
     if (name.family == AF_INET && level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP)
         return -EOPNOTSUPP; /* as the kernel's; for IPv6 it says ENOPROTOOPT, and so does the service */
@@ -129,7 +129,7 @@ long virtual_setsockopt(int descriptor, int level, int option, const void *value
         return raw(SYS_setsockopt, descriptor, level, option, value, length);
     if (handling == BY_NAMES) return -ENOPROTOOPT; /* read only on TCP too */
     if ((int)length < 0) return -EINVAL;
-    if (length && !value) return -EFAULT;
+    if (length && is_impossible(value)) return -EFAULT;
     if (length > NETCON_RPC_DATA_MAX) return -EINVAL;
     struct rpc_call call = call_about(NETCON_RPC_SETSOCKOPT, descriptor, &name);
     call.args[0] = level;

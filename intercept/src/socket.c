@@ -22,11 +22,8 @@
 
 #define PROTOCOL_MPTCP 262
 
-/* A name that someone else has bound first: another pair has another cookie. */
-#define NAME_ATTEMPTS 8
-
-/* One pair, named and posted. Returns P's number or -errno; -EADDRINUSE if the name was taken, -EAGAIN if the service is not
- * the one that the name says any more. */
+/* One pair, named and posted. A name that someone else has bound first: another pair has another cookie. Returns P's number or
+ * -errno; -EADDRINUSE if the name was taken, -EAGAIN if the service is not the one that the name says any more. */
 static long make_socket(int family, int flags, uint64_t service) {
     /* The service's end must not leak into a program that another thread executes now. */
     int ends[2], buffer = PROGRAM_SEND_BUFFER;
@@ -110,12 +107,14 @@ long virtual_shutdown(int descriptor, int how) {
     if (how < SHUT_RD || how > SHUT_RDWR) return -EINVAL;
     switch (names_service(descriptor, NULL)) {
     case 'C':
-        return raw(SYS_shutdown, descriptor, how);
+        /* A connection that was reset, or that both sides have ended, is none any more. */
+        return names_hung_up(descriptor, POLLHUP) ? -ENOTCONN : raw(SYS_shutdown, descriptor, how);
     case 'L': {
         struct rpc_call call = call_about(NETCON_RPC_SHUTDOWN, descriptor, &name);
         call.args[0] = how;
         long done = rpc_call(&call);
         close_descriptor(call.reply_descriptor);
+        if (done == 0 && how != SHUT_WR) accept_discard_queue(descriptor);
         return done;
     }
     default:

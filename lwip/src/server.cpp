@@ -184,13 +184,29 @@ void Server::retire(Socket &socket) {
     schedule_flush();
 }
 
-/* A socket whose connect failed has no pair, so nothing tells when its program is done with it. The latest few are kept,
- * with their options, for the loops that call connect() again. */
+/* A socket whose connect failed, or that listened and was shut down, has no pair, so nothing tells when its program is done with
+ * it. The latest few are kept, with their options, for the loops that call connect() again. */
 void Server::keep_failed(Socket &socket) {
     uint64_t old = std::exchange(failed_[failed_at_], socket.id);
     failed_at_ = (failed_at_ + 1) % failed_.size();
     if (auto found = by_id_.find(old); old != 0 && found != by_id_.end() && found->second->state == State::failed)
         retire(*found->second);
+}
+
+void Server::notice_closed(uint16_t port) {
+    std::vector<Socket *> holders; // one that ends may take others with it
+    for (Socket *socket = sockets_; socket != nullptr; socket = socket->next)
+        if (socket->binding.held() && socket->binding.local.port == port) holders.push_back(socket);
+    for (Socket *socket : holders)
+        socket->notice_hang_up();
+}
+
+void Server::notice_closed_listeners(uint16_t port) {
+    std::vector<Socket *> holders;
+    for (const auto &point : points)
+        if (point->local.port == port) holders.insert(holders.end(), point->members.begin(), point->members.end());
+    for (Socket *socket : holders)
+        socket->notice_hang_up();
 }
 
 /* ---- work ---- */
@@ -315,6 +331,13 @@ void Server::handle(Request &request, Reply &reply) {
         count.forged++;
         reply.error = EBADF;
         return;
+    }
+    if (peer->kind == 'C') { // it stays connected, for Linux, until it is disconnected
+        netcon_address wanted{};
+        std::memcpy(&wanted, header.data, std::min<size_t>(header.data_length, sizeof wanted));
+        if (header.operation == NETCON_RPC_BIND || header.operation == NETCON_RPC_LISTEN) reply.error = EINVAL;
+        if (header.operation == NETCON_RPC_CONNECT && wanted.family != AF_UNSPEC) reply.error = EISCONN;
+        if (reply.error != 0) return;
     }
     Descriptor program = std::move(request.subject);
     auto *socket = new Socket(*this, own->family, own->type, own->protocol, request.caller.uid, State::failed);

@@ -56,6 +56,10 @@ class Server final : public RequestHandler {
     void keep_failed(Socket &socket);
     void retry_later(Socket &listener);
     void expect_orphan();
+    /* A request may overtake the events of what the program did before it. These look whether the program has closed the
+     * sockets that have this port, or those that listen on it. */
+    void notice_closed(uint16_t port);
+    void notice_closed_listeners(uint16_t port);
     uint64_t next_serial() { return ++serial_; }
     uint64_t last_serial() const { return serial_; }
     uint32_t tag() const { return static_cast<uint32_t>(epoch_); }

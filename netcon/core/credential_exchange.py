@@ -56,10 +56,14 @@ class CredentialExchange:
             self._push_or_defer(network, address, now)
 
     def push_on_request(self, network: Network, address: int, now: int) -> None:
-        """The peer says that it lacks our certificate."""
+        """The peer says that it lacks our certificate. Any node may say so: whom we never had to do with on this network does
+        not learn from us that we are a member, nor gets a record made (vl2 §9)."""
         if network.config is None or network.config.membership is None:
             return
-        member = network.members.record(address)
+        member = network.members.by_address.get(address)
+        if member is None:
+            self._counters["credentials_withheld"] += 1
+            return
         if member.pushed_generation != network.generation or now - member.last_push > PUSH_ON_REQUEST_MS:
             self._push_or_defer(network, address, now)
 

@@ -45,8 +45,10 @@ MAX_QUEUED = 32
 MAX_GATHER_DESTINATIONS = 16
 #: Records of 18 bytes in one LIKE.
 LIKES_PER_PACKET = 400
-#: Groups whose GATHER is to be repeated.
+#: Groups whose GATHER is to be repeated, groups with queued frames, groups of which we remember when they were gathered.
 MAX_REGATHER = 256
+MAX_QUEUED_GROUPS = 1_024
+MAX_GATHERED = 16_384
 #: Addresses in one gather result, so that it fits a datagram of a sensible size.
 MAX_GATHER_RESULTS = 255
 #: Bounds of the member lists (hostile LIKEs): groups in all, members per group, groups one peer may be in.
@@ -283,6 +285,8 @@ class Multicast:
         self._flush(key, results.members, now)
 
     def _gather(self, network: Network, group: MulticastGroup, limit: int, now: int) -> None:
+        if len(self._gathered) >= MAX_GATHERED:
+            del self._gathered[next(iter(self._gathered))]
         self._gathered[(network.id, group)] = now
         upstream = self._topology.best_upstream(now)
         destinations = [] if upstream is None else [upstream.address]
@@ -331,6 +335,8 @@ class Multicast:
             self._copy(network, group, address, source, bridged, ethertype, payload, wanted, now)
         queue = self._queued.get(key)
         if queue is None:
+            if len(self._queued) >= MAX_QUEUED_GROUPS:
+                del self._queued[next(iter(self._queued))]
             queue = self._queued[key] = deque(maxlen=MAX_QUEUED)
         queue.append(frame)
 
