@@ -94,6 +94,7 @@ class SimpleController:
         self.multicast_limit = 32
         self.rules = ACCEPT_ALL
         self.specialists: tuple[int, ...] = ()
+        self.trace = (0, 0)  # who wants remote traces, and from which level on
         #: Credentials by member address: tag id to value, rule lists of capabilities, things owned.
         self.tags: dict[int, dict[int, int]] = {}
         self.capabilities: dict[int, tuple[bytes, ...]] = {}
@@ -162,6 +163,8 @@ class SimpleController:
             timestamp=now,
             credential_time_max_delta=1_800_000,
             revision=self._revision,
+            trace_target=self.trace[0],
+            trace_level=self.trace[1],
             flags=self.flags,
             multicast_limit=self.multicast_limit,
             type=1 if self.public else 0,

@@ -27,7 +27,7 @@ from netcon.core.frames import Frames
 from netcon.core.hello import Acquaintance
 from netcon.core.identity import Identity
 from netcon.core.inbound import Inbound
-from netcon.core.messages import NetworkCredentials, UserMessage
+from netcon.core.messages import NetworkCredentials, RemoteTrace, UserMessage
 from netcon.core.multicast import Multicast
 from netcon.core.network import Network, NetworkStatus
 from netcon.core.packet import ErrorCode, Verb, decompress_body
@@ -41,6 +41,7 @@ from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
 from netcon.core.settings import NodeSettings
 from netcon.core.topology import MAX_MOONS, Topology
+from netcon.core.trace import MAX_WAITING, Trace
 from netcon.core.world import MoonStatus, World, WorldType
 from netcon.dataplane.crypto import CryptoError
 
@@ -126,7 +127,8 @@ class Node:
         self._contact.always_contact = self._always_contact
         self._controller_host = ControllerHost(identity, self._sender, random, self._actions, self.counters, controller)
         self._controller_host.own_revocations = self._own_revocations
-        self._filters = Filter(self._sender, self._credentials, random, self.counters)
+        self._trace = Trace(self._sender, self._actions, self.counters)
+        self._filters = Filter(self._sender, self._credentials, self._trace, random, self.counters)
         self._multicast = Multicast(
             self.address,
             self._topology,
@@ -144,6 +146,7 @@ class Node:
             self._credentials,
             self._multicast,
             self._filters,
+            self._trace,
             self._actions,
             self.counters,
             random,
@@ -207,6 +210,15 @@ class Node:
     @controller.setter
     def controller(self, controller: ControllerRole | None) -> None:
         self._controller_host.attach(controller)
+
+    @property
+    def tracing(self) -> bool:
+        """Whether the host gets a `trace` event for each frame that is dropped, with the reason."""
+        return self._trace.local
+
+    @tracing.setter
+    def tracing(self, wanted: bool) -> None:
+        self._trace.local = wanted
 
     @property
     def is_root(self) -> bool:
@@ -446,7 +458,8 @@ class Node:
         return True
 
     def _receive_trace(self, inbound: Inbound, now: int) -> bool:
-        self._actions.append(NodeEvent("remote_trace", inbound.peer.address, inbound.body))
+        for event in RemoteTrace.decode(inbound.body).events[:MAX_WAITING]:
+            self._actions.append(NodeEvent("remote_trace", inbound.peer.address, event))
         return True
 
     # -- what the host asks for --
@@ -643,6 +656,7 @@ class Node:
         self._credentials.background(now)
         self._multicast.background(now)
         self._controller_host.background(now)
+        self._trace.background(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_MS
             self._housekeeping(now)
@@ -660,6 +674,7 @@ class Node:
             self._credentials.next_deadline(),
             self._multicast.next_deadline(),
             self._controller_host.next_deadline,
+            self._trace.next_deadline(),
         ):
             if other is not None and other < deadline:
                 deadline = other
@@ -682,4 +697,6 @@ class Node:
         self._awareness.expire(now)
         self._relay.expire(now)
         self._multicast.housekeeping(now)
+        for network in self._networks.values():
+            network.forget_bridged_groups(now)
         self._controller_host.housekeeping(now)

@@ -206,6 +206,30 @@ def test_an_active_bridge_may_carry_foreign_macs() -> None:
     assert len(a.take_frames()) == 1
 
 
+def test_a_bridge_announces_groups_of_hosts_behind_it_while_they_are_used() -> None:
+    lab = Lab(2)
+    a, _ = lab.members
+    lab.control.specialists = (ROLE_ACTIVE_BRIDGE | a.identity.address,)
+    lab.join_all()
+    lab.fabric.run(1_000)
+    group = MulticastGroup(bytes.fromhex("333300000123"), 0)
+    host = bytes.fromhex("00163e000001")
+
+    def announced() -> bool:
+        status = a.node.network(lab.network)
+        assert status is not None
+        return group in status.groups
+
+    a.send_frame(lab.network, group.mac, 0x86DD, bytes(60), source=host)
+    assert announced()
+    lab.fabric.run(1_000_000)
+    a.send_frame(lab.network, group.mac, 0x86DD, bytes(60), source=host)
+    lab.fabric.run(1_000_000)
+    assert announced()
+    lab.fabric.run(300_000)
+    assert not announced()
+
+
 def test_rules_filter_in_both_directions() -> None:
     lab = Lab(2)
     lab.control.rules = bytes.fromhex("a5020800 0000 0100".replace(" ", ""))  # not ethertype ipv4; drop; accept
