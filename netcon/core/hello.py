@@ -25,7 +25,7 @@ from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
 from netcon.core.settings import NodeSettings
 from netcon.core.topology import MAX_MOONS, Topology
-from netcon.core.world import World
+from netcon.core.world import World, WorldType
 from netcon.dataplane.crypto import AuthenticationError, CryptoError, PeerKeys
 
 #: Offset of the identity in a HELLO packet (vl1 §4.4).
@@ -37,6 +37,8 @@ MAX_HELD = 8
 WHOIS_GATE_MS = 100
 #: Addresses answered for per WHOIS.
 MAX_WHOIS_ADDRESSES = 16
+#: Worlds in one OK(HELLO), bytes: it is a single datagram (vl1 §4.4) of at most 10,024 bytes.
+WORLDS_ROOM = 9_000
 #: Between two IDENTITY_COLLISION errors for one recorded peer, ms.
 COLLISION_GATE_MS = 1_000
 
@@ -196,13 +198,16 @@ class Acquaintance:
         if hello.protocol < 5:
             seen = Endpoint(seen.ip, 0)
         planet = self._topology.planet
-        worlds = []
+        worlds: list[bytes] = []
         if hello.planet_id == planet.id and (hello.planet_timestamp or 0) < planet.timestamp:
-            worlds.append(planet)
-        for listed in (hello.moons or ())[:MAX_MOONS]:
-            moon = self._topology.moons.get(listed.id)
-            if moon is not None and listed.type == moon.type and listed.timestamp < moon.timestamp:
-                worlds.append(moon)
+            worlds.append(planet.encode())
+        listed = {moon.id: moon.timestamp for moon in (hello.moons or ())[:MAX_MOONS] if moon.type == WorldType.MOON}
+        for moon_id, timestamp in listed.items():
+            moon = self._topology.moons.get(moon_id)
+            if moon is not None and timestamp < moon.timestamp:
+                worlds.append(moon.encode())
+        while sum(map(len, worlds)) > WORLDS_ROOM:
+            worlds.pop()  # what the other one has by then it will not list as old in its next HELLO
         major, minor, revision = self._settings.version
         answer = OkHello(
             timestamp=hello.timestamp,
@@ -211,7 +216,7 @@ class Acquaintance:
             minor=minor,
             revision=revision,
             reflected=seen,
-            worlds=b"".join(world.encode() for world in dict.fromkeys(worlds)),
+            worlds=b"".join(worlds),
         )
         return Ok(Verb.HELLO, inbound.packet_id, answer.encode()).encode()
 

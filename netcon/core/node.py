@@ -40,7 +40,7 @@ from netcon.core.root import Relay
 from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
 from netcon.core.settings import NodeSettings
-from netcon.core.topology import MAX_MOONS, Topology
+from netcon.core.topology import Topology
 from netcon.core.trace import MAX_WAITING, Trace
 from netcon.core.world import MoonStatus, World, WorldType
 from netcon.dataplane.crypto import CryptoError
@@ -592,21 +592,21 @@ class Node:
 
     def orbit(self, moon: int, now: int, *, seed: int = 0, stored: bytes | None = None) -> bool:
         """Orbit a moon (vl1 §6.4). `stored`: its file, if there is one, which is believed; else `seed`, the address of a root of
-        it, is asked for it from now on. Returns False if neither helps, or too many are wanted. DecodeError if `stored` is no
+        it, is asked for it from now on. Returns False if neither helps, or there are 32 already. DecodeError if `stored` is no
         moon of this id."""
         if stored is not None:
             world = World.parse(stored)
             if world.type is not WorldType.MOON or world.id != moon:
                 raise DecodeError(f"not moon {moon:016x} but world {world.id:016x}")
             if moon not in self._topology.moons:
+                if not self._topology.room_for_moon(moon):
+                    return False
                 self._topology.hold_moon(world)
                 self._contact.next_tick = now
             return True
         if moon in self._topology.moons or (seed == 0 and moon in self._topology.wanted):
             return True
-        if seed == 0 or seed == self.address:
-            return False
-        if len(self._topology.moons) + len(self._topology.wanted) >= MAX_MOONS and moon not in self._topology.wanted:
+        if seed == 0 or seed == self.address or not self._topology.room_for_moon(moon):
             return False
         self._topology.wanted[moon] = seed
         self._seek(seed, now)

@@ -86,6 +86,9 @@ class Topology:
         peer = None if seed is None else self.peers.get(seed)
         return peer is not None and any(root.identity == peer.identity for root in candidate.roots)
 
+    def room_for_moon(self, moon: int) -> bool:
+        return moon in self.wanted or len(self.moons) + len(self.wanted) < MAX_MOONS
+
     def hold_moon(self, moon: World) -> None:
         """Orbit `moon`, unchecked."""
         self.moons[moon.id] = moon

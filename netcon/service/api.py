@@ -227,7 +227,9 @@ class NodeEndpoints:
         seed = (await read_object_or_nothing(request)).get("seed")
         number = int(seed, 16) if isinstance(seed, str) and _is_hex(seed) and len(seed) == 10 else 0
         if not await self._service.orbit(moon, number):
-            raise BadRequest(f"moons.d has no {moon:016x}.moon: give a seed, the address of one of the moon's roots")
+            raise BadRequest(
+                f"moons.d has no {moon:016x}.moon: give a seed, the address of one of its roots; or 32 moons are too many"
+            )
         return reply(request, self._moon_object(moon))
 
     async def deorbit(self, request: Request) -> Response:

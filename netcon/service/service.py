@@ -237,10 +237,12 @@ class Service:
 
     def _orbit_moons(self, now: int) -> None:
         for moon, data in self.home.moons():
+            path = self.home.path / f"moons.d/{moon:016x}.moon"
             try:
-                self.node.orbit(moon, now, stored=data)
+                if not self.node.orbit(moon, now, stored=data):
+                    log.warning("%s: not orbited: too many moons", path)
             except NetconError as error:
-                log.warning("%s: not orbited: %s", self.home.path / f"moons.d/{moon:016x}.moon", error)
+                log.warning("%s: not orbited: %s", path, error)
 
     def _load_peers(self, now: int) -> None:
         for path, data in self.home.peers():

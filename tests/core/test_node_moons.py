@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from netcon.core.actions import StateKind
+from netcon.core.actions import Endpoint, StateKind
 from netcon.core.errors import DecodeError
 from netcon.core.peer import MOON, PLANET
 from netcon.core.world import Root, World, make_moon, make_planet
-from tests.simulator import EPOCH, Lab, SimNode
+from tests.simulator import EPOCH, IDENTITIES, Lab, SimNode
 
 SECRET = bytes(range(100, 164))
 
@@ -174,6 +174,31 @@ def test_what_cannot_be_orbited() -> None:
     assert not orbit(a, 7), "neither file nor seed"
     assert all(orbit(a, number, lab.root) for number in range(1, 33))
     assert not orbit(a, 99, lab.root), "each moon is named in every HELLO"
+
+
+def test_more_moons_than_fit_an_answer_come_one_after_the_other() -> None:
+    """OK(HELLO) is one datagram; moons of four roots with many addresses would not fit together (vl1 §4.4)."""
+    lab = Lab(2)
+    a, seed = lab.members
+    lab.fabric.run(2_000)
+    endpoints = tuple(Endpoint(bytes(range(16)), port) for port in range(1, 33))
+    others = [Root(identity, endpoints) for identity in IDENTITIES[5:8]]
+    for number in range(1, 33):
+        moon = make_moon(number, EPOCH, [Root(seed.identity, (seed.endpoint,)), *others], SECRET)
+        assert orbit(seed, moon, stored=True)
+    assert not orbit(seed, moon_of(seed, moon=99), stored=True)
+    for number in range(1, 33):
+        orbit(a, number, seed)
+    largest = 0
+
+    def tap(sender: SimNode, remote: Endpoint, data: bytes) -> bool:
+        nonlocal largest
+        largest = max(largest, len(data))
+        return True
+
+    lab.fabric.tap = tap
+    lab.fabric.run_until(lambda: all(timestamp for _, timestamp in held(a)), 600_000)
+    assert 5_000 < largest <= 10_024
 
 
 def test_anchors_are_kept_in_contact() -> None:
