@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 
 from netcon.core.address import BROADCAST_MAC, MulticastGroup
 from netcon.core.credential_exchange import CredentialExchange
-from netcon.core.credentials import CertificateOfMembership
 from netcon.core.filtering import Filter
 from netcon.core.inbound import Inbound
 from netcon.core.messages import (
@@ -19,7 +18,6 @@ from netcon.core.messages import (
     MulticastFrame,
     MulticastGather,
     MulticastLike,
-    NetworkCredentials,
     Ok,
     OkMulticastFrame,
     OkMulticastGather,
@@ -233,8 +231,8 @@ class Multicast:
     def receive_gather(self, inbound: Inbound, now: int) -> bool:
         message = MulticastGather.decode(inbound.body)
         network = self._networks.get(message.network)
-        if message.certificate is not None and network is not None:
-            self._inline_certificate(network, message.certificate, inbound, now)
+        if network is not None:
+            self._credentials.accept_inline(network, message.certificate, inbound.peer.address, now)
         if network is not None and network.permitted(inbound.peer):
             inbound.trusted = True
             self.announce_to_member(network, inbound.peer.address, now)
@@ -245,11 +243,6 @@ class Multicast:
                 ok = Ok(Verb.MULTICAST_GATHER, inbound.packet_id, answer.encode())
                 self._sender.reply(inbound.peer, inbound.path, Verb.OK, ok.encode(), now)
         return True
-
-    def _inline_certificate(self, network: Network, certificate: CertificateOfMembership, inbound: Inbound, now: int) -> None:
-        """A certificate that came along with something else (vl2 §1.7, §5.4)."""
-        if self._credentials.signer(network.controller) is not None:
-            self._credentials.accept(NetworkCredentials((certificate,)), inbound.peer.address, now)
 
     def _gather_results(self, network_id: int, group: MulticastGroup, limit: int, asker: int) -> GatherResults | None:
         """Total known, count, addresses: ourselves first if we listen, then others in random order."""
@@ -271,8 +264,8 @@ class Multicast:
     def receive_ok_frame(self, inbound: Inbound, data: bytes, now: int) -> None:
         answer = OkMulticastFrame.decode(data)
         network = self._networks.get(answer.network)
-        if network is not None and answer.certificate is not None:
-            self._inline_certificate(network, answer.certificate, inbound, now)
+        if network is not None:
+            self._credentials.accept_inline(network, answer.certificate, inbound.peer.address, now)
         if answer.results is not None:
             self._results(answer.network, answer.group, answer.results, now)
 

@@ -6,6 +6,7 @@ after five seconds. Authentication happens on the whole packet.
 
 from __future__ import annotations
 
+from netcon.core.packet import MAX_PACKET
 from netcon.core.path import Path
 
 #: Life of an incomplete packet, ms (vl1 §3.4).
@@ -14,8 +15,6 @@ LIFETIME_MS = 5_000
 SLOTS = 256
 #: Incomplete packets one path may have pending, so that a flood from one place does not evict the others' (vl1 §9).
 SLOTS_PER_PATH = 64
-#: Largest assembled packet (vl1 §1.2).
-MAX_PACKET = 10_024
 
 
 class _Partial:

@@ -191,6 +191,8 @@ class NodeEndpoints:
 
     async def join_network(self, request: Request) -> Response:
         network = parse_network(request.path_params["network"])
+        if network == 0:
+            raise BadRequest("0000000000000000 names no network; ask its owner for the id")
         body = await read_object_or_nothing(request)
         await self._service.join(network, body)
         return reply(request, self._network_object(network))

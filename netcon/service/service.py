@@ -65,6 +65,7 @@ _HOUSEKEEPING_S = 5.0
 _STACK_CHECK_MS = 250  # under traffic, failed stacks are looked for this often; otherwise with the housekeeping
 _INTERFACES_S = 30.0  # vl1 §5.13
 _LOCAL_CONF_S = 10.0  # service-api §6
+_PEERS_S = 3600.0  # vl1 §7
 _SLEPT_MS = 10_000  # an overrun of this much means that the machine slept (vl1 §5.13)
 _DEFECT_PAUSE_MS = 1_000  # after the engine's timers failed
 _DEFECT_REPORT_S = 10.0  # between two reports of defects in the log
@@ -157,7 +158,12 @@ class Service:
             self.wire = Wire(self.reactor, control.getsockname()[1], self.conf)
             self.wire.refresh(self.conf)
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
-            self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+            try:
+                self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+            except OSError as error:
+                raise ServiceError(
+                    f"{rpc_socket(home.path)}: {error.strerror}; the home folder must be on a file system that holds sockets"
+                ) from None
             self._raise_descriptor_limit()
             self.controller = Controller(identity, secrets.token_bytes, self.store.load())
             now = self.clock()
@@ -409,7 +415,7 @@ class Service:
             log.error("%s", error)
 
     async def _housekeeping(self) -> None:
-        last_conf, last_interfaces = trio.current_time(), trio.current_time()
+        last_conf = last_interfaces = last_peers = trio.current_time()
         conf_stamp = self._conf_stamp()
         while True:
             before = self.clock()
@@ -425,9 +431,18 @@ class Service:
                 if (stamp := self._conf_stamp()) != conf_stamp:
                     conf_stamp = stamp
                     changed = self._reload_conf()
+            if now - last_peers >= _PEERS_S:
+                last_peers = now
+                await self._forget_old_peers()
             if changed or slept or now - last_interfaces >= _INTERFACES_S:
                 last_interfaces = now
                 self._refresh_wire()
+
+    async def _forget_old_peers(self) -> None:
+        try:
+            await trio.to_thread.run_sync(self.home.forget_old_peers)
+        except (OSError, NetconError) as error:
+            log.error("%s", error)
 
     def _restart_failed_stacks(self) -> None:
         self._next_stack_check = self.clock() + _STACK_CHECK_MS
