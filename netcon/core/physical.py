@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from netcon.core.address import Endpoint, prefix_contains
+from netcon.core.address import Endpoint
 
 #: Configured physical networks (vl1 §1.2).
 MAX_PHYSICAL = 32
@@ -35,6 +35,12 @@ class PeerHints(NamedTuple):
 _NOTHING = PhysicalNetwork(Endpoint(b"", 0))
 
 
+def _contains(prefix: Endpoint, ip: bytes) -> bool:
+    """Same family, same leading bits; host bits of `prefix` do not count."""
+    shift = 8 * len(ip) - prefix.port
+    return len(prefix.ip) == len(ip) and int.from_bytes(ip) >> shift == int.from_bytes(prefix.ip) >> shift
+
+
 class Physical:
     """The settings in force. The longest prefix that an address lies in decides."""
 
@@ -58,7 +64,7 @@ class Physical:
         if found is None:
             if len(self._found) >= _MAX_REMEMBERED:
                 self._found.clear()
-            found = next((network for network in self._networks if prefix_contains(network.prefix, ip)), _NOTHING)
+            found = next((network for network in self._networks if _contains(network.prefix, ip)), _NOTHING)
             self._found[ip] = found
         return found
 
@@ -71,4 +77,4 @@ class Physical:
 
     def forbids_for(self, peer: int, ip: bytes) -> bool:
         hints = self.peers.get(peer)
-        return hints is not None and any(prefix_contains(prefix, ip) for prefix in hints.blacklist)
+        return hints is not None and any(_contains(prefix, ip) for prefix in hints.blacklist)
