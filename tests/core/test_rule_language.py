@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netcon.core.errors import DecodeError
 from netcon.core.rule_decompiler import NotExpressible, decompile_rules, rule_set_from_json, rule_text
-from netcon.core.rule_language import RuleSet, RuleSyntaxError, compile_rules
+from netcon.core.rule_language import ACTION_TYPES, SIMPLE_MATCHES, TAG_MATCHES, RuleSet, RuleSyntaxError, compile_rules
 from netcon.core.rules import Rule, RuleType, decode_rules, encode_rules, rule_to_json
 
 EXAMPLE = """\
@@ -263,6 +263,22 @@ def test_limits() -> None:
     doubling = "".join(f"macro m{n} include m{n - 1} include m{n - 1} ;\n" for n in range(1, 16))
     with pytest.raises(RuleSyntaxError, match="at most 1024"):
         compile_rules(f"macro m0 drop; ;\n{doubling}include m15")
+
+
+def test_the_examples_of_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+    examples = page.split("```rules\n")[1:]
+    assert examples
+    for example in examples:
+        compiled = compile_rules(example.partition("```")[0])
+        assert compiled.rules
+        assert compiled.warnings == ()
+
+
+def test_the_documentation_knows_every_match() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+    for word in (*SIMPLE_MATCHES, *TAG_MATCHES, *ACTION_TYPES, "ipsrc", "ipdest"):
+        assert f"`{word}" in page
 
 
 # -- the way back --
