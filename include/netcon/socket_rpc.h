@@ -35,8 +35,9 @@ enum netcon_rpc_operation {
     NETCON_RPC_BIND = 3,   /* data: struct netcon_address */
     NETCON_RPC_LISTEN = 4, /* args: backlog */
     /* data: struct netcon_address (family 0 is AF_UNSPEC: disconnect). Answers at once: EINPROGRESS, EISCONN, EALREADY, or an
-     * error. args: 1 if the caller will wait (blocking). A reply with a descriptor: P was spent by an earlier failure; the
-     * caller dup3()s the new P over the old number, with the old flags. LISTEN after a shutdown() of the listener does the same. */
+     * error. args: 1 if the caller will wait (blocking). A reply with a descriptor: P was spent by an earlier failure, a
+     * disconnect, or the shutdown() of a listener; the caller dup3()s the new P over the old number, with the old flags. LISTEN may
+     * reply with a descriptor in the same way. */
     NETCON_RPC_CONNECT = 5,
     NETCON_RPC_GETSOCKNAME = 6, /* reply data: struct netcon_address */
     NETCON_RPC_GETPEERNAME = 7,

@@ -73,6 +73,10 @@ void Socket::deliver() {
                 want_output(true);
                 return;
             }
+            if (errno == ENOMEM || errno == ENOBUFS || errno == EINTR) { // the kernel's trouble, not an end: in the next round
+                server.mark_dirty(*this);
+                return;
+            }
             // The program reads no more: it has closed (EPOLLHUP will say so) or shut this direction down. TCP goes on to
             // acknowledge, and answers a close with unread data by RST.
             unread_by_program_ = true;

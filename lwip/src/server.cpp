@@ -169,7 +169,7 @@ void Server::retire(Socket &socket) {
     socket.listener.reset();
     if (socket.came_through != nullptr) socket.came_through->listener->unlink(socket);
     socket.leave_pair();
-    socket.program.reset();
+    dispose(std::move(socket.program), closer);
     socket.tcp.abort();
     socket.binding.release();
     *socket.link = socket.next;
@@ -318,32 +318,33 @@ void Server::handle(Request &request, Reply &reply) {
         return;
     }
     auto found = by_id_.find(header.socket);
-    if (found != by_id_.end()) {
-        Descriptor program = std::move(request.subject);
-        reply.error = answer(*found->second, request, program, reply);
-        return;
-    }
-    // A pair that is spent: its connection is gone, but the program still holds P. The names say that it was ours.
-    auto own = own_program_name(request.subject.get());
-    auto peer = peer_service_name(request.subject.get());
-    if (!own || own->service != service_ || own->socket != header.socket || !peer || peer->fields.tag != tag() ||
-        (own->family != AF_INET && own->family != AF_INET6)) {
-        count.forged++;
-        reply.error = EBADF;
-        return;
-    }
-    if (peer->kind == 'C') { // it stays connected, for Linux, until it is disconnected
-        netcon_address wanted{};
-        std::memcpy(&wanted, header.data, std::min<size_t>(header.data_length, sizeof wanted));
-        if (header.operation == NETCON_RPC_BIND || header.operation == NETCON_RPC_LISTEN) reply.error = EINVAL;
-        if (header.operation == NETCON_RPC_CONNECT && wanted.family != AF_UNSPEC) reply.error = EISCONN;
-        if (reply.error != 0) return;
+    Socket *socket = found != by_id_.end() ? found->second : nullptr;
+    if (socket == nullptr) {
+        // A pair that is spent: its connection is gone, but the program still holds P. The names say that it was ours.
+        auto own = own_program_name(request.subject.get());
+        auto peer = peer_service_name(request.subject.get());
+        if (!own || own->service != service_ || own->socket != header.socket || !peer || peer->fields.tag != tag() ||
+            (own->family != AF_INET && own->family != AF_INET6)) {
+            count.forged++;
+            reply.error = EBADF;
+            return;
+        }
+        if (peer->kind == 'C') { // it stays connected, for Linux, until it is disconnected
+            netcon_address wanted{};
+            std::memcpy(&wanted, header.data, std::min<size_t>(header.data_length, sizeof wanted));
+            if (header.operation == NETCON_RPC_BIND || header.operation == NETCON_RPC_LISTEN) reply.error = EINVAL;
+            if (header.operation == NETCON_RPC_CONNECT && wanted.family != AF_UNSPEC) reply.error = EISCONN;
+            if (reply.error != 0) return;
+        }
+        if ((socket = new_socket(request.caller, own->family, State::failed)) == nullptr) {
+            reply.error = ENFILE;
+            return;
+        }
     }
     Descriptor program = std::move(request.subject);
-    auto *socket = new Socket(*this, own->family, own->type, own->protocol, request.caller.uid, State::failed);
-    add(*socket);
     reply.error = answer(*socket, request, program, reply);
-    if (!socket->pair) retire(*socket);
+    dispose(std::move(program), closer);
+    if (socket->id == 0) retire(*socket); // it got no new pair, and has no old one by which it could be found again
 }
 
 int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply &reply) {
@@ -399,20 +400,26 @@ void Server::create_socket(Request &request, Reply &reply) {
         reply.error = EBADF;
         return;
     }
-    size_t &of_user = sockets_of_user_[request.caller.uid];
-    // One service serves one owner; other users must leave it room.
-    size_t allowed = request.caller.uid == geteuid() || request.caller.uid == 0 ? sockets_max_ : sockets_max_ / 2;
-    if (socket_count_ >= sockets_max_ || of_user >= allowed) {
+    Socket *socket = may_keep(request.subject) ? new_socket(request.caller, header.family, State::fresh) : nullptr;
+    if (socket == nullptr) {
         count.refused_sockets++;
         reply.error = ENFILE;
         return;
     }
-    auto *socket = new Socket(*this, header.family, SOCK_STREAM, IPPROTO_TCP, request.caller.uid, State::fresh);
-    add(*socket);
-    of_user++;
-    socket->counted = true;
     reply.error = socket->take_pair(std::move(request.subject), header.socket);
     if (reply.error != 0) retire(*socket);
+}
+
+/* Null: there are too many. One service serves one owner; other users must leave it room. */
+Socket *Server::new_socket(const Caller &caller, uint16_t family, State state) {
+    size_t allowed = caller.uid == geteuid() || caller.uid == 0 ? sockets_max_ : sockets_max_ / 2;
+    auto user = sockets_of_user_.find(caller.uid);
+    if (socket_count_ >= sockets_max_ || (user != sockets_of_user_.end() && user->second >= allowed)) return nullptr;
+    auto *socket = new Socket(*this, family, SOCK_STREAM, IPPROTO_TCP, caller.uid, state);
+    add(*socket);
+    sockets_of_user_[caller.uid]++;
+    socket->counted = true;
+    return socket;
 }
 
 std::vector<std::pair<std::string, uint64_t>> Server::stats() const {

@@ -56,6 +56,8 @@ class Server final : public RequestHandler {
     void keep_failed(Socket &socket);
     void retry_later(Socket &listener);
     void expect_orphan();
+    /* May a socket keep this descriptor? Its number tells how full the table is; some room is left for all else. */
+    bool may_keep(const Descriptor &descriptor) const { return static_cast<size_t>(descriptor.get()) < sockets_max_; }
     /* A request may overtake the events of what the program did before it. These look whether the program has closed the
      * sockets that have this port, or those that listen on it. */
     void notice_closed(uint16_t port);
@@ -90,6 +92,7 @@ class Server final : public RequestHandler {
     void schedule_flush();
     void free_retired();
     void create_socket(Request &request, Reply &reply);
+    Socket *new_socket(const Caller &caller, uint16_t family, State state);
     int answer(Socket &socket, Request &request, Descriptor &program, Reply &reply);
     void stack_failed(Stack *stack);
 

@@ -44,7 +44,7 @@ void Socket::notify(void *context) {
 
 int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
     int yes = 1, fd = service_end.get();
-    refuse_rights(fd);
+    rights_refused_ = refuse_rights(fd);
     // Otherwise a program's MSG_OOB byte is counted by FIONREAD, never returned, and the pump would spin.
     if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes) != 0) return errno;
     set_send_buffer(fd, service_send_buffer);
@@ -59,9 +59,16 @@ int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
 
 void Socket::leave_pair() {
     server.forget_id(*this);
+    close_pair();
+}
+
+void Socket::close_pair() {
     if (!pair) return;
     server.reactor->unwatch(server.reactor->reactor, pair.get());
-    pair.reset();
+    if (rights_refused_)
+        pair.reset();
+    else
+        dispose(std::move(pair), server.closer);
 }
 
 void Socket::want_output(bool want) {
@@ -195,7 +202,8 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
     listener->set_backlog(backlog);
     int error = 0;
     for (auto &[id, stack] : server.networks())
-        if ((network == 0 || network == id) && error == 0) error = listener->add(stack);
+        // One that has failed is met when the next takes its place.
+        if ((network == 0 || network == id) && stack->running() && error == 0) error = listener->add(stack);
     if (error == 0) error = name_pair('L', binding.local, 0);
     // Now P's peer must be the S that we know: otherwise somebody has registered a pair under the cookie of another one.
     if (error == 0)
@@ -225,8 +233,7 @@ void Socket::shut_listener() {
     binding.listening = false;
     binding.release();
     drain_pair();
-    server.reactor->unwatch(server.reactor->reactor, pair.get());
-    pair.reset(); // each accept() that waits reads the end of file, and says EINVAL
+    close_pair(); // each accept() that waits reads the end of file, and says EINVAL
     state = State::failed;
     server.keep_failed(*this);
 }
@@ -261,7 +268,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         tcp.abort();
         if (!explicitly_bound_) binding.release();
         binding.remote = Address();
-        program.reset();
+        dispose(std::move(program), server.closer);
         Descriptor fresh_end;
         state = State::failed;
         int error = new_pair(reply, fresh_end);
@@ -283,6 +290,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         break;
     }
     if (wanted.family != family) return EAFNOSUPPORT;
+    if (!server.may_keep(program_end)) return ENFILE;
     Address to = Address::from(wanted);
     if (to.is_v4() && family == AF_INET6 && options.v6_only) return ENETUNREACH;
     if (to.is_multicast() || to.is_broadcast()) return ENETUNREACH;
@@ -405,7 +413,7 @@ void Socket::complete_connect() {
     }
     drain_filler();
     set_send_buffer(program.get(), program_send_buffer_);
-    program.reset();
+    dispose(std::move(program), server.closer);
     start_pump();
 }
 
@@ -418,11 +426,10 @@ void Socket::start_pump() {
 
 void Socket::fail_connect(int error) {
     server.count.connect_failures++;
-    program.reset();
+    dispose(std::move(program), server.closer);
     tcp.abort();
     name_pair('F', local, error);
-    server.reactor->unwatch(server.reactor->reactor, pair.get());
-    pair.reset(); // with the filler unread: the program sees an error, and finds which in the name
+    close_pair(); // with the filler unread: the program sees an error, and finds which in the name
     binding.release();
     state = State::failed;
     server.keep_failed(*this);
@@ -444,7 +451,7 @@ int Socket::new_pair(Reply &reply, Descriptor &program_end) {
 int Socket::make_program_end(bool named) {
     for (int i = 0;; i++) {
         Descriptor p, s;
-        if (make_pair(SOCK_STREAM, p, s) != 0) return ENFILE;
+        if (make_pair(SOCK_STREAM, p, s) != 0 || !server.may_keep(s)) return ENFILE;
         netcon_name_program name{server.service(), cookie_of(p.get()), family, type, protocol, 0};
         int error = named ? bind_name(p.get(), name) : 0;
         if (error == EADDRINUSE && i < name_attempts) continue; // squatted: the next pair has another cookie
@@ -473,8 +480,13 @@ int Socket::make_accepted_pair(const Socket &listening) {
     tcp.apply(options);
     connect_reported_ = true;
     // The stale byte, then the name, before anybody can see the descriptor.
-    if (send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) return ECONNRESET;
-    return name_pair('C', local, 0) == 0 ? 0 : EINVAL;
+    int error = send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 ? name_pair('C', local, 0) : ENOBUFS;
+    if (error != 0) { // the next try makes another pair
+        leave_pair();
+        program.reset();
+        binding.release();
+    }
+    return error == 0 || error == ENOBUFS ? error : EINVAL;
 }
 
 /* ---- names ---- */
@@ -515,7 +527,7 @@ void Socket::reset(int error) {
 void Socket::stack_failed(const Stack *stack, int error) {
     if (listener) listener->remove(stack);
     if (tcp.stack() != stack) return;
-    tcp.forget();
+    if (!stack->running()) tcp.forget();
     if (state == State::connecting || state == State::connected || state == State::closing || state == State::pending) reset(error);
 }
 

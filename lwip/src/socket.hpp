@@ -68,6 +68,7 @@ class Socket {
     bool orphaned() const { return state == State::closing || (state == State::connected && hung_up_); }
     /* Give S up; the program sees a reset if something in it is unread. */
     void leave_pair();
+    void close_pair(); // the same, but the socket is still found by its id
     /* A wildcard listener meets a new network, or a bound one its new stack. */
     void join(uint64_t network, const std::shared_ptr<Stack> &stack);
 
@@ -124,6 +125,7 @@ class Socket {
     bool explicitly_bound_ = false;
     bool connect_reported_ = false;
     bool came_by_accept_ = false;
+    bool rights_refused_ = false; // S takes no descriptors from the program: closing it cannot block
     int program_send_buffer_ = 0;
     size_t filler_ = 0; // bytes in S's queue that keep P unwritable while connecting
 

@@ -351,7 +351,14 @@ class Service:
                 self._storage_in.send_nowait(action)
             case ConfigureNetwork(network):
                 self._configure(network)
-            case NodeEvent("online" | "offline" | "identity_collision" | "path_learned" as name, peer):
+            case NodeEvent("identity_collision", peer):
+                log.error(
+                    "root %010x knows another node with this address: move identity.secret and identity.public out of %s and start "
+                    "again, as a new node",
+                    peer,
+                    self.home.path,
+                )
+            case NodeEvent("online" | "offline" | "path_learned" as name, peer):
                 log.info("%s%s", name.replace("_", " "), f" {peer:010x}" if peer else "")
             case NodeEvent():
                 pass  # messages that any peer may send as fast as it likes: not for the log

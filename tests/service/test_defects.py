@@ -106,11 +106,16 @@ def test_a_frame_that_raises_costs_itself_alone(make: Callable[..., Any]) -> Non
 
 def test_timers_that_raise_do_not_spin(make: Callable[..., Any]) -> None:
     service, node, _ = make("background")
+    now = 1_000
+    service.clock = lambda: now
     node.deadline = 0
     for _ in range(5):
         service._turn()
-    assert len(node.calls) == 1
-    assert service._deadline() > service.clock()
+    assert node.calls == [1_000]
+    now = service._deadline()
+    assert now > 1_000
+    service._turn()
+    assert node.calls == [1_000, now]
 
 
 def test_an_action_that_raises_does_not_take_the_others_along(make: Callable[..., Any]) -> None:
@@ -152,6 +157,17 @@ def test_messages_of_strangers_are_not_logged(make: Callable[..., Any], caplog: 
     with caplog.at_level(logging.INFO):
         service.perform()
     assert [record.getMessage() for record in caplog.records] == ["online"]
+
+
+def test_an_identity_that_a_root_refuses_is_told_with_what_to_do(
+    make: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    service, node, _ = make()
+    node.actions = [[NodeEvent("identity_collision", 0x62F865AE71)]]
+    service.perform()
+    (record,) = caplog.records
+    assert "62f865ae71" in record.getMessage()
+    assert f"identity.public out of {service.home.path}" in record.getMessage()
 
 
 async def test_an_identity_check_that_raises_is_a_refusal(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ int netcon_reactor::start() {
     int result = 0;
     try {
         thread_ = std::thread(&netcon_reactor::run, this);
+        thread_id_ = thread_.get_id();
         pthread_setname_np(thread_.native_handle(), "netcon-reactor");
         state_ = State::running;
     } catch (const std::system_error &) {
@@ -92,6 +93,7 @@ void netcon_reactor::stop() {
     }
     std::lock_guard lock(mutex_);
     state_ = State::stopped;
+    thread_id_ = {};
     called_or_stopped_.notify_all();
 }
 
@@ -332,7 +334,7 @@ int netcon_reactor::call(netcon_task_fn fn, void *context) {
     } call{this, fn, context};
     {
         std::unique_lock lock(mutex_);
-        if (std::this_thread::get_id() == thread_.get_id()) {
+        if (std::this_thread::get_id() == thread_id_) {
             lock.unlock();
             fn(context);
             return 0;
