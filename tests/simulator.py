@@ -19,6 +19,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from netcon.core.actions import (
     ALL_SOCKETS,
@@ -43,7 +44,15 @@ from netcon.core.controller_role import (
     SendError,
     SendRevocations,
 )
-from netcon.core.credentials import CertificateOfMembership, CredentialType, Revocation
+from netcon.core.credentials import (
+    Capability,
+    CertificateOfMembership,
+    CertificateOfOwnership,
+    CredentialType,
+    Revocation,
+    Tag,
+    Thing,
+)
 from netcon.core.identity import Identity
 from netcon.core.netconf import FLAG_NDP_EMULATION, NetworkConfig, Route
 from netcon.core.node import Node, NodeSettings
@@ -85,6 +94,11 @@ class SimpleController:
         self.multicast_limit = 32
         self.rules = ACCEPT_ALL
         self.specialists: tuple[int, ...] = ()
+        self.trace = (0, 0)  # who wants remote traces, and from which level on
+        #: Credentials by member address: tag id to value, rule lists of capabilities, things owned.
+        self.tags: dict[int, dict[int, int]] = {}
+        self.capabilities: dict[int, tuple[bytes, ...]] = {}
+        self.owned: dict[int, tuple[Thing, ...]] = {}
         self.extra = b""
         self.requests = 0
         self._revision = 0
@@ -149,6 +163,8 @@ class SimpleController:
             timestamp=now,
             credential_time_max_delta=1_800_000,
             revision=self._revision,
+            trace_target=self.trace[0],
+            trace_level=self.trace[1],
             flags=self.flags,
             multicast_limit=self.multicast_limit,
             type=1 if self.public else 0,
@@ -159,6 +175,19 @@ class SimpleController:
             addresses=(Endpoint(ip, 16), Endpoint(b"\xfd\x99" + bytes(10) + ip, 64), *emulated),
             rules=decode_rules(self.rules),
             specialists=self.specialists,
+            tags=tuple(
+                Tag(self.network, now, number, value, member.address).sign(self.identity)
+                for number, value in sorted(self.tags.get(member.address, {}).items())
+            ),
+            capabilities=tuple(
+                Capability(self.network, now, number, decode_rules(rules)).sign(self.identity, member.address)
+                for number, rules in enumerate(self.capabilities.get(member.address, ()))
+            ),
+            ownerships=(
+                (CertificateOfOwnership(self.network, now, 0, 1, self.owned[member.address], member.address).sign(self.identity),)
+                if member.address in self.owned
+                else ()
+            ),
         )
         return SendConfig(self.network, member.address, config.to_dictionary() + self.extra, packet_id)
 
@@ -171,6 +200,16 @@ class SimpleController:
     def take_actions(self) -> list[ControllerAction]:
         actions, self._actions = self._actions, []
         return actions
+
+
+class Translator(Protocol):
+    """A NAT box between hosts with private addresses and the fabric."""
+
+    def outbound(self, inside: Endpoint, remote: Endpoint, now: int) -> Endpoint:
+        """The public source of a datagram from `inside` to `remote`."""
+
+    def inbound(self, public: Endpoint, source: Endpoint, now: int) -> Endpoint | None:
+        """Who inside gets a datagram from `source` to `public`; None if nobody does."""
 
 
 class SimNode:
@@ -186,8 +225,10 @@ class SimNode:
         planet: World,
         controller: ControllerRole | None = None,
         settings: NodeSettings = NodeSettings(),  # noqa: B008 - immutable
+        nat: Translator | None = None,
     ) -> None:
         self.fabric = fabric
+        self.nat = nat
         self.identity = identity
         self.endpoint = endpoint
         self.controller = controller
@@ -308,8 +349,7 @@ class SimNode:
             case SendDatagram():
                 assert action.socket in (self.SOCKET, ALL_SOCKETS)
                 self.sent += 1
-                if action.ttl == 0:
-                    fabric.transmit(self, action.remote, action.data)
+                fabric.transmit(self, action.remote, action.data, action.ttl)
             case DeliverFrame():
                 fabric.note(b"frame", self.identity.address.to_bytes(5), action.payload)
                 self.frames.append(action)
@@ -382,6 +422,8 @@ class Fabric:
         self.duplicate = duplicate
         self.reorder = reorder
         self.hosts: dict[Endpoint, SimNode] = {}
+        #: NAT boxes by their public address.
+        self.nats: dict[bytes, Translator] = {}
         self.blocked: set[frozenset[Endpoint]] = set()
         self.tap: Callable[[SimNode, Endpoint, bytes], bool] | None = None
         self.datagrams = 0
@@ -411,7 +453,16 @@ class Fabric:
     def unblock(self, one: SimNode, other: SimNode) -> None:
         self.blocked.discard(frozenset((one.endpoint, other.endpoint)))
 
-    def transmit(self, sender: SimNode, remote: Endpoint, data: bytes) -> None:
+    def transmit(self, sender: SimNode, remote: Endpoint, data: bytes, ttl: int = 0) -> None:
+        source = sender.endpoint
+        host = self.hosts.get(remote)
+        if host is not None and host.nat is not None:
+            if host.nat is not sender.nat:
+                return  # a private address is not reached from elsewhere
+        elif sender.nat is not None:
+            source = sender.nat.outbound(source, remote, self.now)
+        if ttl:
+            return  # dies on the way, behind our own NAT
         self.datagrams += 1
         self.note(sender.endpoint.ip, remote.ip, data)
         if self.tap is not None and not self.tap(sender, remote, data):
@@ -423,16 +474,19 @@ class Fabric:
             if self._random.random() < self.loss:
                 continue
             arrival = self.now + self._random.randint(*self.latency)
-            key = (sender.endpoint, remote)
+            key = (source, remote)
             if self._random.random() < self.reorder:
                 arrival += 20
             else:
                 # Without reordering a link is first in, first out.
                 arrival = self._last[key] = max(arrival, self._last.get(key, 0))
-            self.at(arrival, self._arrive, (sender.endpoint, remote, data))
+            self.at(arrival, self._arrive, (source, remote, data))
 
     def _arrive(self, event: object) -> None:
         source, remote, data = event  # type: ignore[misc]
+        nat = self.nats.get(remote.ip)
+        if nat is not None:
+            remote = nat.inbound(remote, source, self.now)
         host = self.hosts.get(remote)
         if host is not None:
             host.receive(source, data)

@@ -61,19 +61,20 @@ def client() -> Client:
 class HexadecimalId(click.ParamType):  # type: ignore[type-arg]
     """An id of a fixed number of hexadecimal digits; given on in lower case."""
 
-    def __init__(self, name: str, what: str, digits: int) -> None:
+    def __init__(self, name: str, what: str, *digits: int) -> None:
         self.name = name
         self._what = what
         self._digits = digits
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if len(value) != self._digits or not all(character in hexdigits for character in value):
-            self.fail(f"{value!r} is not {self._what}: {self._digits} hexadecimal digits are.", param, ctx)
+        if len(value) not in self._digits or not all(character in hexdigits for character in value):
+            self.fail(f"{value!r} is not {self._what}: {' or '.join(map(str, self._digits))} hexadecimal digits are.", param, ctx)
         return str(value).lower()
 
 
 NETWORK = HexadecimalId("network", "a network id", 16)
 ADDRESS = HexadecimalId("address", "a node address", 10)
+MOON = HexadecimalId("moon", "a moon's id", 10, 16)
 
 
 def print_json(value: object) -> None:

@@ -22,9 +22,13 @@ COMMANDS = {
     "leave": ("netcon.cli.node", "leave"),
     "networks": ("netcon.cli.node", "networks"),
     "peers": ("netcon.cli.node", "peers"),
+    "moons": ("netcon.cli.node", "moons"),
+    "orbit": ("netcon.cli.node", "orbit"),
+    "deorbit": ("netcon.cli.node", "deorbit"),
     "controller": ("netcon.cli.controller", "controller"),
     "identity": ("netcon.cli.identity", "identity"),
     "world": ("netcon.cli.world", "world"),
+    "rules": ("netcon.cli.rules", "rules"),
     "demo": ("netcon.cli.demo", "demo"),
 }
 

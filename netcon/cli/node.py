@@ -1,4 +1,4 @@
-"""`netcon info | status | join | leave | networks | peers`: the node of a running service."""
+"""`netcon info | status | join | leave | networks | peers | moons | orbit | deorbit`: the node of a running service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from netcon.cli.common import NETWORK, Failure, client, home_option, print_json, print_table
+from netcon.cli.common import ADDRESS, MOON, NETWORK, Failure, client, home_option, print_json, print_table
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
 _POLL_SECONDS = 0.1
@@ -107,6 +107,44 @@ def peers(as_json: bool) -> None:
         print_json(found)
     else:
         _print_peers(found)
+
+
+@click.command(short_help="Use the roots of a moon, too.")
+@click.argument("moon", type=MOON)
+@click.argument("seed", type=ADDRESS, required=False)
+@home_option
+def orbit(moon: str, seed: str | None) -> None:
+    """Orbit MOON, an additional set of roots, by its file in moons.d of the home folder, or ask SEED for it: the address of one
+    of its roots. The service orbits it again at each start."""
+    with client() as api:
+        state = api.post(f"/moon/{moon}", {"seed": seed} if seed else {})
+    click.echo(f"{state['id']} {'WAITING' if state['waiting'] else 'OK'}")
+
+
+@click.command(short_help="Use a moon's roots no more.")
+@click.argument("moon", type=MOON)
+@home_option
+def deorbit(moon: str) -> None:
+    """Forget MOON, and delete its file."""
+    with client() as api:
+        api.delete(f"/moon/{moon}")
+
+
+@click.command(short_help="List the moons.")
+@_json_option
+@home_option
+def moons(as_json: bool) -> None:
+    """List the moons that this node orbits or waits for."""
+    with client() as api:
+        found = api.get("/moon")
+    if as_json:
+        print_json(found)
+        return
+    rows = []
+    for moon in found:
+        roots = ", ".join(root["identity"][:10] for root in moon["roots"])
+        rows.append((moon["id"], "WAITING" if moon["waiting"] else "OK", moon["timestamp"] or None, roots))
+    print_table(("MOON", "STATUS", "TIMESTAMP", "ROOTS"), rows)
 
 
 def _print_networks(found: list[dict[str, Any]]) -> None:

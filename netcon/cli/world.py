@@ -1,4 +1,4 @@
-"""`netcon world`: private planets, so that a virtual network needs nobody else's roots."""
+"""`netcon world`: private planets, so that a virtual network needs nobody else's roots, and moons, which add some."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from netcon.cli.common import Failure
 from netcon.cli.identity import read_identity, write_new
 from netcon.core.address import Endpoint, format_endpoint, parse_endpoint
 from netcon.core.errors import NetconError
-from netcon.core.world import Root, World, WorldType, make_planet
+from netcon.core.world import Root, World, WorldType, make_moon, make_planet
 
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -30,7 +30,7 @@ class RootOption(click.ParamType):  # type: ignore[type-arg]
         return Path(path), endpoints.split(",")
 
 
-@click.group(short_help="Make private planets.")
+@click.group(short_help="Make private planets, and moons.")
 def world() -> None:
     """Make and show worlds: signed lists of roots. A node whose home folder has its own `planet` uses no public root."""
 
@@ -47,26 +47,37 @@ def world() -> None:
 @click.option(
     "--key", type=_file, default="world.key", show_default=True, help="Key that signs this and later versions; made if missing."
 )
-@click.option("-o", "--output", type=_file, default="planet", show_default=True, help="The planet's file.")
-@click.option("--id", "world_id", help="World id, up to 16 hexadecimal digits. Default: that of the file replaced, or random.")
-def make(roots: list[tuple[Path, list[str]]], key: Path, output: Path, world_id: str | None) -> None:
+@click.option("-o", "--output", type=_file, help="The file. Default: planet, or a moon's id and .moon.")
+@click.option(
+    "--id",
+    "world_id",
+    help="World id, up to 16 hexadecimal digits. Default: that of the file replaced; random; a moon's first root.",
+)
+@click.option("--moon", "as_moon", is_flag=True, help="Make a moon: roots in addition to the planet's.")
+def make(roots: list[tuple[Path, list[str]]], key: Path, output: Path | None, world_id: str | None, as_moon: bool) -> None:
     """Make a planet, or a new version of it, and sign it. Copy it into the home folder of each node, as `planet`.
+
+    A moon's file goes into moons.d of the roots' home folders; everybody else says `netcon orbit MOON SEED`.
 
     Keep the key file: only with it can the list of roots be changed later, and nodes learn of the change by themselves.
     """
     found = [Root(read_identity(path), tuple(_endpoint(path, text) for text in endpoints)) for path, endpoints in roots]
+    first = found[0].identity.address
+    output = output or Path(f"{_parse_id(world_id) if world_id else first:016x}.moon" if as_moon else "planet")
     previous = _load(output) if output.exists() else None
-    number = _parse_id(world_id) if world_id else previous.id if previous else secrets.randbits(63) | 1
+    if previous is not None and (previous.type is WorldType.MOON) != as_moon:
+        raise Failure(f"{output}: is a {previous.type.name.lower()}; give another --output")
+    number = _parse_id(world_id) if world_id else previous.id if previous else first if as_moon else secrets.randbits(63) | 1
     secret = _load_key(key)
     # Its timestamp is its version: later than what it replaces, whatever the clock says.
     timestamp = max(time.time_ns() // 1_000_000, previous.timestamp + 1 if previous else 0)
-    planet = make_planet(number, timestamp, found, secret)
-    if previous is not None and previous.id == number and not previous.accepts_update(planet):
+    made = (make_moon if as_moon else make_planet)(number, timestamp, found, secret)
+    if previous is not None and previous.id == number and not previous.accepts_update(made):
         raise Failure(
             f"{output}: was not signed with {key}: nodes that have it would refuse the new one; give its key, or another --output"
         )
     temporary = output.with_name(f".{output.name}.new")
-    temporary.write_bytes(planet.encode())
+    temporary.write_bytes(made.encode())
     temporary.replace(output)
     click.echo(f"{output}: world {number:016x} with {len(found)} root{'s' if len(found) > 1 else ''}")
 

@@ -36,6 +36,8 @@ Commands:
   set <network id> <setting> allowManaged, allowGlobal, allowDefault, allowDNS =0 or =1
   get <network id> <value>   a field of a network, or ip, ip4, ip6, ip6plane, ip6prefix
   listmoons                  moons
+  orbit <moon> <seed>        orbit a moon; the seed is the address of one of its roots
+  deorbit <moon>             orbit it no more
   /path                      GET a path of the API
 """
 _NAMES_OF_SETTINGS = ("allowManaged", "allowGlobal", "allowDefault", "allowDNS")
@@ -180,6 +182,12 @@ def _run(options: Options) -> None:
             _peers(options)
         case "listmoons", []:
             _print_json(Service(options).get(command, "/moon"))
+        case "orbit", [moon, seed]:
+            response = Service.checked("orbit", Service(options).request("POST", f"/moon/{_moon_id(moon)}", {"seed": seed}))
+            print(response.text if options.json else "200 orbit OK")
+        case "deorbit", [moon]:
+            response = Service.checked("deorbit", Service(options).request("DELETE", f"/moon/{_moon_id(moon)}"))
+            print(response.text if options.json else "200 deorbit OK")
         case "join", [network]:
             _change(options, "join", "POST", network, {})
         case "leave", [network]:
@@ -268,6 +276,13 @@ def _network_id(text: str) -> str:
         return f"{parse_network(text):016x}"
     except DecodeError:
         raise Usage("invalid network id") from None
+
+
+def _moon_id(text: str) -> str:
+    try:
+        return f"{parse_network(text.rjust(16, '0')):016x}"
+    except DecodeError:
+        raise Usage("invalid moon id") from None
 
 
 def _change(options: Options, command: str, method: str, network: str, body: object) -> None:

@@ -70,7 +70,8 @@ class ConfigureNetwork:
 @dataclass(slots=True, frozen=True)
 class NodeEvent:
     """Something a person or another part may want to know. `name` is one of: online, offline, identity_collision, user_message,
-    remote_trace, path_learned (the first direct path). `peer` is the address concerned or 0."""
+    remote_trace and trace (`data` is a dictionary, vl2 §6.8), path_learned (the first direct path). `peer` is the address
+    concerned or 0."""
 
     name: str
     peer: int = 0

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from netcon.core.actions import Action, ConfigureNetwork, StateKind, StoreState
+from netcon.core.adhoc import adhoc_config
 from netcon.core.buffer import Reader
 from netcon.core.controller_host import ControllerHost
 from netcon.core.credential_exchange import CredentialExchange
@@ -70,6 +71,9 @@ class ConfigClient:
     def request(self, network: Network, now: int) -> None:
         """Ask the controller. What cannot leave now is asked again when `reachable` says so, rather than queued twice."""
         network.requested(now)
+        if not network.has_controller:
+            self._synthesise(network, now)
+            return
         if network.controller == self._identity.address:
             if not self._controller_host.request_own(network.id, self._metadata, now):
                 self._failed(network, State.NOT_FOUND)
@@ -85,13 +89,21 @@ class ConfigClient:
         body = NetworkConfigRequest(network.id, self._metadata, revision, timestamp).encode()
         self._sender.send(network.controller, Verb.NETWORK_CONFIG_REQUEST, body, now, compress=True, expect=True)
 
+    def _synthesise(self, network: Network, now: int) -> None:
+        """An ad-hoc network: its configuration follows from its id. It is not stored (vl2 §6.6)."""
+        config = adhoc_config(network.id, self._identity.address)
+        if config is None:
+            self._failed(network, State.NOT_FOUND)
+        elif network.apply(config.to_dictionary(), now):
+            self.configured(network, now)
+
     # -- answers --
 
     def receive_chunk(self, inbound: Inbound, data: bytes, now: int) -> ConfigChunk | None:
         """A chunk, from OK or from NETWORK_CONFIG. Returns it if its configuration is complete now."""
         chunk = ConfigChunk.decode(data)
         network = self._networks.get(chunk.network)
-        if network is None:
+        if network is None or not network.has_controller:
             self._counters["network_not_joined"] += 1
             return None
         signer = self._credentials.signer(network.controller)

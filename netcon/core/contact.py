@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from netcon.core.address import Endpoint, Scope, scope_of
 from netcon.core.identity import Identity
 from netcon.core.inbound import Inbound
-from netcon.core.messages import DirectPath, Hello, Ok, PushDirectPaths, Rendezvous
+from netcon.core.messages import DirectPath, Hello, MoonVersion, Ok, PushDirectPaths, Rendezvous
 from netcon.core.packet import Verb
 from netcon.core.path import NEVER, Path, PathPolicy, PathTable
 from netcon.core.peer import ACTIVITY_MS, PATH_EXPIRY_MS, Peer
+from netcon.core.physical import Physical
 from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
 from netcon.core.settings import NodeSettings
@@ -34,6 +35,10 @@ ROOT_PROBE_MS = 20_000
 ROOT_SILENT_MS = 26_000
 #: Something is sent on an active path if nothing was for this long, or nothing came (vl1 §1.3), ms.
 HEARTBEAT_MS = 14_000
+#: Between two HELLOs to endpoints that the user gave for a peer (vl1 §1.3), ms.
+HINT_MS = 30_000
+#: Moon seeds, anchors and replicators get a HELLO this often, through a root if there is no path (vl1 §5.3), ms.
+ALWAYS_CONTACT_MS = 28_000
 #: Between two answers to ECHO on one path (vl1 §4.3), ms.
 ECHO_GATE_MS = 166
 #: PUSH_DIRECT_PATHS: to a peer reached through a relay, at first and after seven in vain (vl1 §4.3), and directly, ms.
@@ -60,10 +65,13 @@ class Contact:
         settings: NodeSettings,
         random: Callable[[int], bytes],
         counters: Counter[str],
+        physical: Physical,
         now: int,
     ) -> None:
         #: Set by the node: handle a packet again when an identity is known.
         self.wait_for_identity: Callable[[int, Inbound, int], None] = lambda address, inbound, now: None
+        #: Set by the node: anchors and replicators of joined networks (vl2 §2.6).
+        self.always_contact: Callable[[], Iterable[int]] = lambda: ()
         self.local_endpoints: tuple[Endpoint, ...] = ()
         self.next_tick = now
         self._identity = identity
@@ -76,7 +84,9 @@ class Contact:
         self._random = random
         self._counters = counters
         self._restless_since = now
+        self._physical = physical
         sender.probe_silent = self._probe_silent
+        sender.try_hints = self.try_hints
 
     # -- probes --
 
@@ -94,7 +104,10 @@ class Contact:
             destination=target,
             planet_id=planet.id,
             planet_timestamp=planet.timestamp,
-            moons=(),
+            moons=(
+                *(MoonVersion(moon.id, moon.timestamp) for moon in self._topology.moons.values()),
+                *(MoonVersion(moon, 0) for moon in self._topology.wanted),
+            ),
         )
         body = message.encode()
         packet = b"".join((self._random(8), peer.header_out, bytes(9), bytes([Verb.HELLO]), body))
@@ -134,7 +147,11 @@ class Contact:
 
     def usable(self, peer: Peer, endpoint: Endpoint) -> bool:
         """The "path allowed" test (vl1 §5.4)."""
-        return self._policy.usable(endpoint) and peer.may_use(endpoint)
+        return (
+            self._policy.usable(endpoint)
+            and peer.may_use(endpoint)
+            and not (self._physical.peers and self._physical.forbids_for(peer.address, endpoint.ip))
+        )
 
     # -- ping check --
 
@@ -156,6 +173,26 @@ class Contact:
                 self.hello_from_all(peer, endpoint, now)
         peer.hints = ()
 
+    def try_hints(self, peer: Peer, now: int) -> None:
+        """HELLO to one of the endpoints that the user gave for a peer, each in turn (vl1 §5.6)."""
+        if now - peer.last_hint < HINT_MS:
+            return
+        usable = [endpoint for endpoint in self._physical.peers[peer.address].endpoints if self.usable(peer, endpoint)]
+        if usable:
+            peer.last_hint = now
+            peer.hint_turn += 1
+            self.hello_from_all(peer, usable[peer.hint_turn % len(usable)], now)
+
+    def settings_changed(self, now: int) -> None:
+        """Paths that may be used no more are forgotten, and hints are tried anew."""
+        for peer in self._topology.peers.values():
+            peer.last_hint = NEVER
+            allowed = [entry for entry in peer.entries if self.usable(peer, entry.path.remote)]
+            if len(allowed) != len(peer.entries):
+                peer.entries = allowed
+                peer.forget_choice()
+        self.next_tick = now
+
     def tick(self, now: int) -> None:
         """The ping check; sets `next_tick`."""
         eager = False
@@ -166,8 +203,36 @@ class Contact:
         for peer in self._topology.peers.values():
             if now - peer.last_nontrivial < ACTIVITY_MS and peer.address not in upstreams:
                 self._sweep(peer, now)
+        for address in self._physical.peers:
+            # Where there is no root, nothing could be sent that would have them tried.
+            known = self._topology.peers.get(address)
+            if known is not None and known.best_entry(now) is None:
+                self.try_hints(known, now)
+        for address in {*self._topology.wanted.values(), *self.always_contact()}:
+            if address not in upstreams and address != self._identity.address:
+                self._contact_always(address, now)
         eager = eager and now - self._restless_since < EAGER_MS
         self.next_tick = now + (EAGER_PING_MS if eager else PING_MS)
+
+    def _contact_always(self, address: int, now: int) -> None:
+        peer = self._topology.peers.get(address)
+        if peer is None:
+            self._sender.request_identity(address, now)
+            return
+        if now - peer.last_full_hello < ALWAYS_CONTACT_MS:
+            return
+        peer.drop_expired(now)
+        peer.last_full_hello = now
+        for entry in peer.entries:
+            self.hello(peer, entry.path, now)
+        if not peer.entries:
+            self._hello_through_root(peer, now)
+
+    def _hello_through_root(self, peer: Peer, now: int) -> None:
+        upstream = self._topology.best_upstream(now, peer.address)
+        path = None if upstream is None else upstream.best_path(now)
+        if path is not None:
+            self.hello(peer, path, now)
 
     def _contact_root(self, peer: Peer, now: int) -> None:
         peer.drop_expired(now)
@@ -195,10 +260,7 @@ class Contact:
                 self.hello_from_all(peer, choices[self._random(1)[0] % len(choices)], now)
                 families.add(size)
         if not families:
-            upstream = self._topology.best_upstream(now, peer.address)
-            path = None if upstream is None else upstream.best_path(now)
-            if path is not None:
-                self.hello(peer, path, now)
+            self._hello_through_root(peer, now)
 
     def _sweep(self, peer: Peer, now: int) -> None:
         """Keep-alive of an active leaf (vl1 §5.3)."""

@@ -98,6 +98,8 @@ class CredentialExchange:
         if config is None:
             return []
         certificates = () if config.membership is None else (config.membership,)
+        if not (certificates or config.capabilities or config.tags or config.ownerships):
+            return []  # an ad-hoc network: nobody signs anything
         everything = NetworkCredentials(certificates, config.capabilities, config.tags, (), config.ownerships).encode()
         if len(everything) <= PACKET_ROOM:
             return [everything]
@@ -152,7 +154,7 @@ class CredentialExchange:
         named += [credential.network for credential in message.ownerships]
         for network_id in dict.fromkeys(named):
             network = self._networks.get(network_id)
-            if network is not None and self.signer(network.controller) is None:
+            if network is not None and network.has_controller and self.signer(network.controller) is None:
                 self.wait_for_identity(network.controller, inbound, now)
                 return False
         inbound.trusted = self.accept(message, peer.address, now) or inbound.trusted

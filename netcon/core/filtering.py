@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from netcon.core.credential_exchange import CredentialExchange
 from netcon.core.messages import ExtFrame
 from netcon.core.network import Network
 from netcon.core.packet import Verb
 from netcon.core.rule_engine import Decision, FilteredFrame, Verdict, filter_inbound, filter_outbound
+from netcon.core.rule_explain import decisive, explain
 from netcon.core.sender import Sender
+from netcon.core.trace import Level, Trace
 
 
 class Filter:
     """Evaluates the rules of a network; sends what they tee, watch or redirect."""
 
-    def __init__(self, sender: Sender, random: Callable[[int], bytes], counters: Counter[str]) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        credentials: CredentialExchange,
+        trace: Trace,
+        random: Callable[[int], bytes],
+        counters: Counter[str],
+    ) -> None:
         self._sender = sender
+        self._trace = trace
+        self._credentials = credentials
         self._random = random
         self._counters = counters
 
@@ -55,6 +67,7 @@ class Filter:
         self._send_copies(network, decision, source, destination, ethertype, payload, now)
         if not decision.accepted:
             self._counters["filtered_out"] += 1
+            self._tell(network, "filtered_out", decision, frame, now)
         return decision.accepted
 
     def inbound(
@@ -85,13 +98,38 @@ class Filter:
         if decision.accepted:
             return decision.verdict
         self._counters["filtered_in"] += 1
+        self._tell(network, "filtered_in", decision, frame, now)
         return Verdict.DROP
+
+    def _tell(self, network: Network, event: str, decision: Decision, frame: FilteredFrame, now: int) -> None:
+        """Trace a frame that does not pass, with the rule that decided."""
+        config = network.config
+        if config is None or not self._trace.wanted(network, Level.RULES):
+            return
+        found = explain(config.rules, [], frame, unknown_match=config.unknown_match)
+        last = decisive(found)
+        reason = "no rule accepts it" if last is None else f"rule {last.steps[-1].position + 1}"
+        self._trace.frame(
+            network,
+            Level.RULES,
+            event,
+            frame.source,
+            frame.destination,
+            frame.source_mac,
+            frame.destination_mac,
+            frame.ethertype,
+            len(frame.payload),
+            now,
+            filterResult=decision.verdict.value,
+            filterReason=reason,
+        )
 
     def _send_copies(
         self, network: Network, decision: Decision, source: bytes, destination: bytes, ethertype: int, payload: bytes, now: int
     ) -> None:
         for copy in decision.copies:
-            network.members.record(copy.target)  # it may ask for our credentials
+            # As with any other frame: the observer's gate is shut until it has seen our certificate.
+            self._credentials.push_if_due(network, copy.target, now)
             body = ExtFrame(network.id, copy.flags, destination, source, ethertype, payload[: copy.length]).encode()
             wants_ok = bool(copy.flags & ExtFrame.WANT_OK)
             self._sender.send(copy.target, Verb.EXT_FRAME, body, now, compress=True, expect=wants_ok)

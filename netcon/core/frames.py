@@ -11,6 +11,7 @@ from collections.abc import Callable
 from struct import Struct
 
 from netcon.core.actions import Action, DeliverFrame
+from netcon.core.address import MulticastGroup
 from netcon.core.credential_exchange import CredentialExchange
 from netcon.core.errors import DecodeError
 from netcon.core.filtering import Filter
@@ -22,6 +23,7 @@ from netcon.core.network import Network
 from netcon.core.packet import Verb
 from netcon.core.rule_engine import Verdict
 from netcon.core.sender import Sender
+from netcon.core.trace import Level, Trace
 
 _FRAME = Struct(">QH")
 #: Floods to unknown bridged destinations reach at most this many bridges (vl2 §1.5).
@@ -44,6 +46,7 @@ class Frames:
         credentials: CredentialExchange,
         multicast: Multicast,
         filters: Filter,
+        trace: Trace,
         actions: list[Action],
         counters: Counter[str],
         random: Callable[[int], bytes],
@@ -55,9 +58,28 @@ class Frames:
         self._credentials = credentials
         self._multicast = multicast
         self._filters = filters
+        self._trace = trace
         self._actions = actions
         self._counters = counters
         self._random = random
+
+    def _drop(
+        self,
+        network: Network,
+        event: str,
+        sender: int,
+        source: bytes,
+        destination: bytes,
+        ethertype: int,
+        payload: bytes,
+        now: int,
+        level: Level = Level.VERBOSE,
+    ) -> None:
+        """Count a frame that goes no further, and tell whoever listens."""
+        self._counters[event] += 1
+        if self._trace.wanted(network, level):
+            receiver = 0 if sender == network.address else network.address
+            self._trace.frame(network, level, event, sender, receiver, source, destination, ethertype, len(payload), now)
 
     # -- from the port (vl2 §1.5) --
 
@@ -68,7 +90,7 @@ class Frames:
             return
         bridged = source != network.mac
         if bridged and not network.active_bridge:
-            self._counters["port_dropped"] += 1
+            self._drop(network, "port_dropped", network.address, source, destination, ethertype, payload, now)
             return
         if destination[0] & 0x01:
             self._multicast_from_port(network, destination, source, ethertype, payload, now)
@@ -104,18 +126,25 @@ class Frames:
                 self._actions.append(answer)
                 return
         if config.multicast_limit == 0:
-            self._counters["multicast_disabled"] += 1
+            self._drop(network, "multicast_disabled", network.address, source, destination, ethertype, payload, now)
             return
         group = group_of(destination, ethertype, payload, config.broadcast)
         if group is None:
-            self._counters["broadcast_disabled"] += 1
+            self._drop(network, "broadcast_disabled", network.address, source, destination, ethertype, payload, now)
             return
-        if source != network.mac and group not in network.bridged_groups and len(network.bridged_groups) < _MAX_BRIDGED_GROUPS:
-            network.bridged_groups[group] = now
-            self._multicast.announce_new(network, [group], now)
+        if source != network.mac:
+            self._behind_us(network, group, now)
         # The pass with an empty destination does tee, watch and redirect (vl2 §4.5).
         if network.accepts_all or self._filters.outbound(network, 0, source, destination, ethertype, payload, now, copies=True):
             self._multicast.send(network, group, source, ethertype, payload, now)
+
+    def _behind_us(self, network: Network, group: MulticastGroup, now: int) -> None:
+        """A host behind us, the bridge, uses a group: what is sent to it concerns us (vl2 §5.1)."""
+        if group in network.bridged_groups:
+            network.bridged_groups[group] = now
+        elif len(network.bridged_groups) < _MAX_BRIDGED_GROUPS:
+            network.bridged_groups[group] = now
+            self._multicast.announce_new(network, [group], now)
 
     def _to_bridges(self, network: Network, destination: bytes, source: bytes, ethertype: int, payload: bytes, now: int) -> None:
         """An unknown unicast destination is behind a bridge: the one it was seen behind, else all of them."""
@@ -142,7 +171,8 @@ class Frames:
         """The membership gate. If it is shut: ask for the certificate and keep the packet (vl2 §1.6, §8.2)."""
         peer = inbound.peer
         if not network.permitted(peer):
-            self._counters["not_permitted"] += 1
+            source = network.mac_of(peer.address)
+            self._drop(network, "not_permitted", peer.address, source, network.mac, 0, inbound.body, now, Level.NORMAL)
             self._credentials.complain(network, inbound, now)
             self.wait_for_member(network.id, inbound, now)
             return False
@@ -166,11 +196,11 @@ class Frames:
         config = network.config
         if not payload or config is None:
             return True
-        if len(payload) > config.mtu:
-            self._counters["frame_too_large"] += 1
-            return True
         address = inbound.peer.address
         source = network.mac_of(address)
+        if len(payload) > config.mtu:
+            self._drop(network, "frame_too_large", address, source, network.mac, ethertype, payload, now)
+            return True
         if not network.accepts_all:
             verdict = self._filters.inbound(network, address, source, network.mac, ethertype, payload, now)
             if verdict is Verdict.DROP:
@@ -196,33 +226,34 @@ class Frames:
         """The checks of vl2 §1.7. Returns whether an OK is due, which it is unless a MAC or bridging check stopped the frame."""
         config = network.config
         source, destination = message.source, message.destination
+        ethertype, payload = message.ethertype, message.payload
         sender = inbound.peer.address
         if config is None or source == _ZERO_MAC or source == network.mac:
             return False
-        verdict = self._filters.inbound(network, sender, source, destination, message.ethertype, message.payload, now)
+        verdict = self._filters.inbound(network, sender, source, destination, ethertype, payload, now)
         if verdict is Verdict.DROP:
             return True
         if verdict is not Verdict.SUPER_ACCEPT:
             if source != network.mac_of(sender):
                 if not self._learn_bridged(network, source, sender):
+                    self._drop(network, "bridge_refused", sender, source, destination, ethertype, payload, now)
                     return False
             elif destination != network.mac:
                 if destination[0] & 0x01:
                     if config.multicast_limit == 0:
                         return False
                 elif not network.active_bridge:
-                    self._counters["frame_not_ours"] += 1
+                    self._drop(network, "frame_not_ours", sender, source, destination, ethertype, payload, now)
                     return False
-        if not message.payload or len(message.payload) > config.mtu:
-            self._counters["frame_too_large"] += 1
+        if not payload or len(payload) > config.mtu:
+            self._drop(network, "frame_too_large", sender, source, destination, ethertype, payload, now)
             return True
-        self._actions.append(DeliverFrame(network.id, destination, source, message.ethertype, message.payload))
+        self._actions.append(DeliverFrame(network.id, destination, source, ethertype, payload))
         return True
 
     def _learn_bridged(self, network: Network, mac: bytes, sender: int) -> bool:
         """A foreign source MAC is the privilege of active bridges; remember who brought it (vl2 §1.7)."""
         if sender not in network.bridges:
-            self._counters["bridge_refused"] += 1
             return False
         if len(network.bridge_routes) >= _MAX_BRIDGE_ROUTES and mac not in network.bridge_routes:
             network.bridge_routes.clear()
@@ -242,23 +273,25 @@ class Frames:
         sender = inbound.peer.address
         destination = message.group.mac
         source = message.source or network.mac_of(sender)
+        ethertype, payload = message.ethertype, message.payload
         if config is None or config.multicast_limit == 0:
-            self._counters["multicast_disabled"] += 1
+            self._drop(network, "multicast_disabled", sender, source, destination, ethertype, payload, now)
             return True
         if (
-            not 1 <= len(message.payload) <= config.mtu
+            not 1 <= len(payload) <= config.mtu
             or not destination[0] & 0x01
             or source[0] & 0x01
             or source in (_ZERO_MAC, network.mac)
         ):
-            self._counters["multicast_malformed"] += 1
+            self._drop(network, "multicast_malformed", sender, source, destination, ethertype, payload, now)
             return True
         if message.replicate and network.address in network.replicators:
-            self._multicast.send(network, message.group, source, message.ethertype, message.payload, now, origin=sender)
+            self._multicast.send(network, message.group, source, ethertype, payload, now, origin=sender)
         if source != network.mac_of(sender) and not self._learn_bridged(network, source, sender):
+            self._drop(network, "bridge_refused", sender, source, destination, ethertype, payload, now)
             return True
-        verdict = self._filters.inbound(network, sender, source, destination, message.ethertype, message.payload, now)
+        verdict = self._filters.inbound(network, sender, source, destination, ethertype, payload, now)
         if verdict is not Verdict.DROP:
-            self._actions.append(DeliverFrame(network.id, destination, source, message.ethertype, message.payload))
+            self._actions.append(DeliverFrame(network.id, destination, source, ethertype, payload))
         self._multicast.answer_frame(network, message, inbound, now)
         return True

@@ -24,8 +24,8 @@ from netcon.core.peer import Peer
 from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
 from netcon.core.settings import NodeSettings
-from netcon.core.topology import Topology
-from netcon.core.world import World
+from netcon.core.topology import MAX_MOONS, Topology
+from netcon.core.world import World, WorldType
 from netcon.dataplane.crypto import AuthenticationError, CryptoError, PeerKeys
 
 #: Offset of the identity in a HELLO packet (vl1 §4.4).
@@ -37,6 +37,8 @@ MAX_HELD = 8
 WHOIS_GATE_MS = 100
 #: Addresses answered for per WHOIS.
 MAX_WHOIS_ADDRESSES = 16
+#: Worlds in one OK(HELLO), bytes: it is a single datagram (vl1 §4.4) of at most 10,024 bytes.
+WORLDS_ROOM = 9_000
 #: Between two IDENTITY_COLLISION errors for one recorded peer, ms.
 COLLISION_GATE_MS = 1_000
 
@@ -65,10 +67,10 @@ class Acquaintance:
         actions: list[Action],
         counters: Counter[str],
     ) -> None:
-        #: Set by the node: processing of counted packets, of new peers, and of a new planet.
+        #: Set by the node: processing of counted packets, of new peers, and of a new planet or moon.
         self.received: Callable[[Inbound, int], None] = lambda inbound, now: None
         self.peer_added: Callable[[Peer, int], None] = lambda peer, now: None
-        self.planet_changed: Callable[[int], None] = lambda now: None
+        self.world_changed: Callable[[World, int], None] = lambda world, now: None
         self._identity = identity
         self._topology = topology
         self._awareness = awareness
@@ -196,7 +198,16 @@ class Acquaintance:
         if hello.protocol < 5:
             seen = Endpoint(seen.ip, 0)
         planet = self._topology.planet
-        newer = hello.planet_id == planet.id and (hello.planet_timestamp or 0) < planet.timestamp
+        worlds: list[bytes] = []
+        if hello.planet_id == planet.id and (hello.planet_timestamp or 0) < planet.timestamp:
+            worlds.append(planet.encode())
+        listed = {moon.id: moon.timestamp for moon in (hello.moons or ())[:MAX_MOONS] if moon.type == WorldType.MOON}
+        for moon_id, timestamp in listed.items():
+            moon = self._topology.moons.get(moon_id)
+            if moon is not None and timestamp < moon.timestamp:
+                worlds.append(moon.encode())
+        while sum(map(len, worlds)) > WORLDS_ROOM:
+            worlds.pop()  # what the other one has by then it will not list as old in its next HELLO
         major, minor, revision = self._settings.version
         answer = OkHello(
             timestamp=hello.timestamp,
@@ -205,7 +216,7 @@ class Acquaintance:
             minor=minor,
             revision=revision,
             reflected=seen,
-            worlds=planet.encode() if newer else b"",
+            worlds=b"".join(worlds),
         )
         return Ok(Verb.HELLO, inbound.packet_id, answer.encode()).encode()
 
@@ -228,7 +239,7 @@ class Acquaintance:
             return False
         peer, path = inbound.peer, inbound.path
         worlds: tuple[World, ...] = ()
-        if ok.worlds and self._topology.is_upstream(peer.address):
+        if ok.worlds and self._topology.believed(peer.address):
             worlds = parse_worlds(ok.worlds)
         if inbound.hops == 0:
             path.measured(now - ok.timestamp)
@@ -236,9 +247,9 @@ class Acquaintance:
         if inbound.hops == 0 and ok.reflected is not None:
             self._reported(inbound, ok.reflected, now)
         for world in worlds:
-            if self._topology.offer_planet(world):
-                self._counters["planet_updated"] += 1
-                self.planet_changed(now)
+            if self._topology.offer(world):
+                self._counters[f"{world.type.name.lower()}_updated"] += 1
+                self.world_changed(world, now)
         return True
 
     def receive_collision(self, inbound: Inbound, now: int) -> None:

@@ -193,7 +193,8 @@ class Multicast:
 
     def _announce_to(self, network: Network) -> list[int]:
         addresses = [peer.address for peer in self._topology.upstreams]
-        addresses.append(network.controller)
+        if network.has_controller:
+            addresses.append(network.controller)
         addresses.extend(network.always_contact)
         return [address for address in dict.fromkeys(addresses) if address != self._address]
 
@@ -282,7 +283,8 @@ class Multicast:
         self._gathered[(network.id, group)] = now
         upstream = self._topology.best_upstream(now)
         destinations = [] if upstream is None else [upstream.address]
-        destinations.append(network.controller)
+        if network.has_controller:
+            destinations.append(network.controller)
         destinations.extend(self._sample(network.always_contact, MAX_GATHER_DESTINATIONS))
         certificate = None if network.config is None else network.config.membership
         body = MulticastGather(network.id, group, limit, certificate).encode()

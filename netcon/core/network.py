@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from netcon.core.address import BROADCAST, MulticastGroup, address_from_mac, controller_of, mac_for
+from netcon.core.adhoc import is_adhoc
 from netcon.core.errors import DecodeError
 from netcon.core.identity import Identity
 from netcon.core.membership import NO_CREDENTIALS, Members, ValidCredentials, valid_credentials
@@ -23,6 +24,8 @@ RETRY_MS = 5_000
 #: controller's gate of 1,000 ms (vl2 §7.1).
 EAGER_RETRY_MS = 1_500
 EAGER_REQUESTS = 4
+#: Groups of hosts behind a bridge are announced for this long after they were used last (vl2 §5.1), ms.
+BRIDGED_GROUP_MS = 1_200_000
 #: MAC to address translations remembered per network.
 _MAX_MACS = 65_536
 
@@ -60,6 +63,8 @@ class Network:
         self.identity = identity
         self.address = identity.address
         self.controller = controller_of(network)
+        #: Ad-hoc networks have none: nothing is asked of it, or sent to it (vl2 §6.6).
+        self.has_controller = not is_adhoc(network)
         self.mac = mac_for(network, identity.address)
         self.members = Members(network, self.controller)
         self.assembler = ConfigAssembler(network)
@@ -85,6 +90,9 @@ class Network:
         self.own = NO_CREDENTIALS
         self.own_prefixes: tuple[bytes, ...] = ()
         self.port_failed = False
+        #: The node that wants traces, and from which level on; level -1: nobody (vl2 §6.8).
+        self.trace_target = 0
+        self.trace_level = -1
         self.always_contact: tuple[int, ...] = ()
         self._addresses: dict[bytes, int | None] = {}
         self._macs: dict[int, bytes] = {}
@@ -150,6 +158,8 @@ class Network:
         self.accepts_all = self.rules.accepts_all
         self.own = valid_credentials(config, config.tags, config.capabilities, config.ownerships)
         self.own_prefixes = emulated_prefixes(config)
+        self.trace_target = config.trace_target if config.trace_target != self.address else 0
+        self.trace_level = config.trace_level if self.trace_target else -1
         self.bridges = config.specialists_with(ROLE_ACTIVE_BRIDGE)
         self.replicators = config.specialists_with(ROLE_REPLICATOR)
         self.active_bridge = self.address in self.bridges
@@ -211,6 +221,12 @@ class Network:
         else:
             groups.discard(BROADCAST)
         return sorted(groups)
+
+    def forget_bridged_groups(self, now: int) -> None:
+        """Those that no host behind us used for 20 minutes (vl2 §5.1)."""
+        old = [group for group, seen in self.bridged_groups.items() if now - seen >= BRIDGED_GROUP_MS]
+        for group in old:
+            del self.bridged_groups[group]
 
     def set_groups(self, groups: Iterable[MulticastGroup]) -> list[MulticastGroup]:
         """The port's groups; returns the new ones."""

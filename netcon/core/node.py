@@ -11,7 +11,7 @@ The handlers live in modules named for their subject: `hello`, `contact`, `root`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from netcon.core.actions import Action, ConfigureNetwork, NodeEvent, StateKind, StoreState
 from netcon.core.address import Endpoint, MulticastGroup
@@ -21,18 +21,19 @@ from netcon.core.contact import Contact
 from netcon.core.controller_host import ControllerHost
 from netcon.core.controller_role import ControllerRole
 from netcon.core.credential_exchange import CredentialExchange
-from netcon.core.errors import NetconError
+from netcon.core.errors import DecodeError, NetconError
 from netcon.core.filtering import Filter
 from netcon.core.frames import Frames
 from netcon.core.hello import Acquaintance
 from netcon.core.identity import Identity
 from netcon.core.inbound import Inbound
-from netcon.core.messages import NetworkCredentials, UserMessage
+from netcon.core.messages import NetworkCredentials, RemoteTrace, UserMessage
 from netcon.core.multicast import Multicast
 from netcon.core.network import Network, NetworkStatus
 from netcon.core.packet import ErrorCode, Verb, decompress_body
-from netcon.core.path import TRUST_MS, Path, PathPolicy, PathTable
+from netcon.core.path import NEVER, TRUST_MS, Path, PathPolicy, PathTable
 from netcon.core.peer import Peer, PeerStatus, parse_cache
+from netcon.core.physical import PeerHints, Physical, PhysicalNetwork
 from netcon.core.queues import WHOIS_PERIOD_MS, WaitingRoom
 from netcon.core.reassembly import Reassembler
 from netcon.core.root import Relay
@@ -40,11 +41,14 @@ from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
 from netcon.core.settings import NodeSettings
 from netcon.core.topology import Topology
-from netcon.core.world import World
+from netcon.core.trace import MAX_WAITING, Trace
+from netcon.core.world import MoonStatus, World, WorldType
 from netcon.dataplane.crypto import CryptoError
 
 #: Drop what is idle (vl1 §1.3), ms.
 HOUSEKEEPING_MS = 30_000
+#: In clear, on trusted paths (vl1 §2.5).
+TRUSTED_SUITE = 2
 #: Verbs that say "this peer is in use" (vl1 §5.1).
 _NONTRIVIAL = frozenset(
     {Verb.FRAME, Verb.EXT_FRAME, Verb.NETWORK_CONFIG_REQUEST, Verb.NETWORK_CONFIG, Verb.MULTICAST_FRAME},
@@ -81,13 +85,14 @@ class Node:
         self._actions: list[Action] = []
         self._address_bytes = identity.address.to_bytes(5)
         self._paths = PathTable()
-        self._policy = PathPolicy(settings.allow_loopback_paths)
+        self._physical = Physical()
+        self._policy = PathPolicy(settings.allow_loopback_paths, self._physical)
         self._topology = Topology(identity, planet)
         self._peers = self._topology.peers
         self._networks: dict[int, Network] = {}
         self._reassembler = Reassembler()
         self._awareness = SelfAwareness()
-        self._sender = Sender(identity, self._topology, settings, random, self._actions, self.counters)
+        self._sender = Sender(identity, self._topology, settings, random, self._actions, self.counters, self._physical)
         self._contact = Contact(
             identity,
             self._topology,
@@ -98,6 +103,7 @@ class Node:
             settings,
             random,
             self.counters,
+            self._physical,
             now,
         )
         self._acquaintance = Acquaintance(
@@ -112,15 +118,17 @@ class Node:
         )
         self._acquaintance.received = self._received
         self._acquaintance.peer_added = self._peer_added
-        self._acquaintance.planet_changed = self._planet_changed
+        self._acquaintance.world_changed = self._world_changed
         self._relay = Relay(self._topology, self._sender, self.counters)
         self._credentials = CredentialExchange(identity, self._topology, self._networks, self._sender, self.counters)
         self._credentials.member_changed = self._member_changed
         self._credentials.wait_for_identity = self._wait_for_identity
         self._contact.wait_for_identity = self._wait_for_identity
+        self._contact.always_contact = self._always_contact
         self._controller_host = ControllerHost(identity, self._sender, random, self._actions, self.counters, controller)
         self._controller_host.own_revocations = self._own_revocations
-        self._filters = Filter(self._sender, random, self.counters)
+        self._trace = Trace(self._sender, self._actions, self.counters)
+        self._filters = Filter(self._sender, self._credentials, self._trace, random, self.counters)
         self._multicast = Multicast(
             self.address,
             self._topology,
@@ -138,6 +146,7 @@ class Node:
             self._credentials,
             self._multicast,
             self._filters,
+            self._trace,
             self._actions,
             self.counters,
             random,
@@ -203,6 +212,15 @@ class Node:
         self._controller_host.attach(controller)
 
     @property
+    def tracing(self) -> bool:
+        """Whether the host gets a `trace` event for each frame that is dropped, with the reason."""
+        return self._trace.local
+
+    @tracing.setter
+    def tracing(self, wanted: bool) -> None:
+        self._trace.local = wanted
+
+    @property
     def is_root(self) -> bool:
         """Whether our own identity is among the roots of the planet."""
         return self._topology.is_root
@@ -263,21 +281,28 @@ class Node:
             if suite == 0 and packet[27] & 0x1F == Verb.HELLO:
                 self._acquaintance.receive_raw(packet, path, flags & 7, now)
                 return
+            if suite == TRUSTED_SUITE and not self._on_trusted_path(packet, path):
+                self.counters["trusted_path_refused"] += 1
+                return
             peer = self._peers.get(int.from_bytes(packet[13:18]))
             if peer is None:
                 self._from_stranger(packet, path, now)
                 return
-            opened = peer.keys.open(packet)
+            opened = packet if suite == TRUSTED_SUITE else peer.keys.open(packet)
         except CryptoError:
             self.counters["mac_failed"] += 1
             return
         self._opened(peer, path, opened, int.from_bytes(packet[:8]), flags & 7, now)
 
+    def _on_trusted_path(self, packet: bytes, path: Path) -> bool:
+        """The only check of suite 2: it comes from a network for which the user configured the id that it shows (vl1 §2.5.3)."""
+        return int.from_bytes(packet[19:27]) == self._physical.trusted_path(path.remote.ip) != 0
+
     def _from_stranger(self, packet: bytes, path: Path, now: int) -> None:
         """We do not know who this is: ask, and keep the packet meanwhile (vl1 §4.1, 6c)."""
         source = int.from_bytes(packet[13:18])
         suite = packet[18] >> 3 & 7
-        if source == 0 or suite not in (0, 1, 3):
+        if source == 0 or suite not in (0, 1, TRUSTED_SUITE, 3):
             self.counters["junk"] += 1
             return
         self.counters["from_stranger"] += 1
@@ -350,6 +375,8 @@ class Node:
         """An identity became known: everything that waited for it goes on (vl1 §5.7)."""
         address = peer.address
         self._sender.whois.answered(address)
+        if address in self._topology.wanted.values():
+            self._contact.next_tick = now
         self._configs.reachable(now, address)
         self._sender.flush(address, now)
         for packet, path in self._strangers.release(address, now):
@@ -358,6 +385,10 @@ class Node:
             except NetconError:
                 self.counters["malformed"] += 1
         self._retry(("identity", address), now)
+
+    def _always_contact(self) -> Iterator[int]:
+        for network in self._networks.values():
+            yield from network.always_contact
 
     def _member_changed(self, network: Network, address: int, now: int) -> None:
         self._retry(("member", network.id, address), now)
@@ -427,7 +458,8 @@ class Node:
         return True
 
     def _receive_trace(self, inbound: Inbound, now: int) -> bool:
-        self._actions.append(NodeEvent("remote_trace", inbound.peer.address, inbound.body))
+        for event in RemoteTrace.decode(inbound.body).events[:MAX_WAITING]:
+            self._actions.append(NodeEvent("remote_trace", inbound.peer.address, event))
         return True
 
     # -- what the host asks for --
@@ -498,11 +530,17 @@ class Node:
     def peers(self, now: int | None = None) -> list[PeerStatus]:
         """All peers; `now` is the time of the last call if left out."""
         at = self._last_background if now is None else now
-        return [peer.status(at, self._topology.role(peer.address)) for peer in self._peers.values()]
+        trusted_path = self._physical.trusted_path
+        return [peer.status(at, self._topology.role(peer.address), trusted_path) for peer in self._peers.values()]
 
     def set_local_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Our own physical addresses with each bound port, offered to peers (vl1 §5.9)."""
         self._contact.local_endpoints = tuple(Endpoint(*endpoint) for endpoint in endpoints)
+
+    def set_physical(self, networks: Iterable[PhysicalNetwork], peers: Mapping[int, PeerHints], now: int) -> None:
+        """What the user says about physical networks and about where peers are; replaces what was said before."""
+        self._physical.set(networks, peers)
+        self._contact.settings_changed(now)
 
     def load_peer(self, data: bytes, now: int) -> None:
         """A peer cache file. DecodeError if it cannot be read: the host should delete it."""
@@ -550,8 +588,53 @@ class Node:
             [(ip, bits) for network in self._networks.values() if network.config for ip, bits in network.config.addresses]
         )
 
-    def _planet_changed(self, now: int) -> None:
-        self._actions.append(StoreState(StateKind.PLANET, self.planet.id, self.planet.encode()))
+    # -- worlds --
+
+    def orbit(self, moon: int, now: int, *, seed: int = 0, stored: bytes | None = None) -> bool:
+        """Orbit a moon (vl1 §6.4). `stored`: its file, if there is one, which is believed; else `seed`, the address of a root of
+        it, is asked for it from now on. Returns False if neither helps, or there are 32 already. DecodeError if `stored` is no
+        moon of this id."""
+        if stored is not None:
+            world = World.parse(stored)
+            if world.type is not WorldType.MOON or world.id != moon:
+                raise DecodeError(f"not moon {moon:016x} but world {world.id:016x}")
+            if moon not in self._topology.moons:
+                if not self._topology.room_for_moon(moon):
+                    return False
+                self._topology.hold_moon(world)
+                self._contact.next_tick = now
+            return True
+        if moon in self._topology.moons or (seed == 0 and moon in self._topology.wanted):
+            return True
+        if seed == 0 or seed == self.address or not self._topology.room_for_moon(moon):
+            return False
+        self._topology.wanted[moon] = seed
+        self._seek(seed, now)
+        return True
+
+    def _seek(self, seed: int, now: int) -> None:
+        """A moon is wanted from `seed`: ask now, whatever it was asked before."""
+        peer = self._peers.get(seed)
+        if peer is not None:
+            peer.last_full_hello = NEVER
+        self._contact.next_tick = now
+
+    def deorbit(self, moon: int, now: int) -> bool:
+        """Orbit a moon no more; False if we did not, nor wanted to."""
+        if not self._topology.drop_moon(moon):
+            return False
+        self._actions.append(StoreState(StateKind.MOON, moon, None))
+        self._contact.next_tick = now
+        return True
+
+    def moons(self) -> list[MoonStatus]:
+        """The moons that we orbit, and those that we wait for."""
+        held = [MoonStatus(moon.id, moon) for moon in self._topology.moons.values()]
+        return held + [MoonStatus(moon, None, seed) for moon, seed in self._topology.wanted.items()]
+
+    def _world_changed(self, world: World, now: int) -> None:
+        kind = StateKind.PLANET if world.type is WorldType.PLANET else StateKind.MOON
+        self._actions.append(StoreState(kind, world.id, world.encode()))
         self._contact.next_tick = now
 
     # -- time --
@@ -573,6 +656,7 @@ class Node:
         self._credentials.background(now)
         self._multicast.background(now)
         self._controller_host.background(now)
+        self._trace.background(now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_MS
             self._housekeeping(now)
@@ -590,6 +674,7 @@ class Node:
             self._credentials.next_deadline(),
             self._multicast.next_deadline(),
             self._controller_host.next_deadline,
+            self._trace.next_deadline(),
         ):
             if other is not None and other < deadline:
                 deadline = other
@@ -612,4 +697,6 @@ class Node:
         self._awareness.expire(now)
         self._relay.expire(now)
         self._multicast.housekeeping(now)
+        for network in self._networks.values():
+            network.forget_bridged_groups(now)
         self._controller_host.housekeeping(now)

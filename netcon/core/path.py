@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from netcon.core.address import Endpoint, Scope, scope_of, usable_for_paths
+from netcon.core.physical import Physical
 
 #: Latency not measured yet (vl1 §5.1).
 UNKNOWN_LATENCY = 65_535
@@ -87,8 +88,9 @@ class PathTable(dict[tuple[int, tuple[bytes, int]], Path]):
 class PathPolicy:
     """The "path allowed" test of vl1 §5.4, without the part about roots."""
 
-    def __init__(self, allow_loopback: bool) -> None:
+    def __init__(self, allow_loopback: bool, physical: Physical) -> None:
         self._allow_loopback = allow_loopback
+        self._physical = physical
         self._virtual: tuple[tuple[int, int, int], ...] = ()  # (bytes of address, mask, network)
 
     def set_virtual_prefixes(self, prefixes: list[tuple[bytes, int]]) -> None:
@@ -103,7 +105,7 @@ class PathPolicy:
     def usable(self, endpoint: Endpoint) -> bool:
         """Whether a datagram may ever be sent there as a path."""
         ip, port = endpoint
-        if port == 0:
+        if port == 0 or self._physical.forbids(ip):
             return False
         if not usable_for_paths(ip) and not (self._allow_loopback and scope_of(ip) is Scope.LOOPBACK):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from netcon.core.address import Endpoint, encode_inet, read_inet
@@ -41,6 +42,7 @@ class PathStatus:
     preferred: bool
     expired: bool
     active: bool
+    trusted_path: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,6 +80,7 @@ class Peer:
         "entries",
         "header_in",
         "header_out",
+        "hint_turn",
         "hints",
         "identity",
         "keys",
@@ -86,6 +89,7 @@ class Peer:
         "last_contact",
         "last_credentials_sent",
         "last_full_hello",
+        "last_hint",
         "last_nontrivial",
         "last_push_sent",
         "last_receive",
@@ -111,6 +115,8 @@ class Peer:
         self.entries: list[PathEntry] = []
         self.hints: tuple[Endpoint, ...] = ()  # from the peer cache, to be tried
         self.root_ips: frozenset[bytes] | None = None  # of a root with stable endpoints: the only places it may be at
+        self.last_hint = NEVER  # last HELLO to an endpoint that the user gave
+        self.hint_turn = -1
         self.noticed = NEVER  # by housekeeping, the first time
         self.last_receive = NEVER
         self.last_nontrivial = NEVER
@@ -255,7 +261,7 @@ class Peer:
         self.push_received = now
         return self.push_count < 8
 
-    def status(self, now: int, role: str) -> PeerStatus:
+    def status(self, now: int, role: str, trusted_path: Callable[[bytes], int] = lambda ip: 0) -> PeerStatus:
         best = self.best_entry(now)
         paths = tuple(
             PathStatus(
@@ -266,6 +272,7 @@ class Peer:
                 preferred=entry is best,
                 expired=now - entry.last_receive >= PATH_EXPIRY_MS,
                 active=now - entry.path.last_in < ALIVE_MS,
+                trusted_path=trusted_path(entry.path.remote.ip),
             )
             for entry in self.entries
         )

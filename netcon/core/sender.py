@@ -12,6 +12,7 @@ from netcon.core.identity import Identity
 from netcon.core.packet import BODY, Verb, compress_body, split
 from netcon.core.path import Path
 from netcon.core.peer import Peer
+from netcon.core.physical import Physical
 from netcon.core.queues import ExpectedReplies, OutboundPacket, WaitingRoom, WhoisRequests
 from netcon.core.settings import NodeSettings
 from netcon.core.topology import Topology
@@ -32,6 +33,7 @@ class Sender:
         random: Callable[[int], bytes],
         actions: list[Action],
         counters: Counter[str],
+        physical: Physical,
     ) -> None:
         self.expected = ExpectedReplies()
         self.waiting: WaitingRoom[OutboundPacket] = WaitingRoom()
@@ -40,6 +42,9 @@ class Sender:
         self.probe_silent: Callable[[Peer, Path, int], None] = lambda peer, path, now: None
         self._identity = identity
         self._topology = topology
+        #: Called with a peer without a direct path for which the user gave endpoints.
+        self.try_hints: Callable[[Peer, int], None] = lambda peer, now: None
+        self._physical = physical
         self._mtu = settings.mtu
         self._compress = settings.compress
         self._random = random
@@ -53,6 +58,11 @@ class Sender:
         flags = _FRAGMENTED if fragmented else _WHOLE
         return peer.keys.seal(b"".join((self._random(8), peer.header_out, flags, _VERBS[verb], body)), suite)
 
+    def _in_clear(self, peer: Peer, verb: int, body: bytes, trusted_path: int, fragmented: bool) -> bytes:
+        """Suite 2: the trusted path id in the place of the MAC, nothing encrypted (vl1 §2.5.3)."""
+        flags = b"\x50" if fragmented else b"\x10"
+        return b"".join((self._random(8), peer.header_out, flags, trusted_path.to_bytes(8), _VERBS[verb], body))
+
     # -- routes --
 
     def send(self, destination: int, verb: int, body: bytes, now: int, *, compress: bool = False, expect: bool = False) -> None:
@@ -65,6 +75,8 @@ class Sender:
             path, silent = self._topology.route(peer, now)
             if silent is not None:
                 self.probe_silent(peer, silent, now)
+            if destination in self._physical.peers and peer.best_entry(now) is None:
+                self.try_hints(peer, now)
             if path is not None:
                 self.send_over(peer, path, verb, body, now, compress=compress, expect=expect)
                 return
@@ -82,8 +94,17 @@ class Sender:
         if compress and self._compress:
             verb, body = compress_body(verb, body)
         mtu = self._mtu
+        trusted = 0
+        if self._physical.matters:
+            network = self._physical.of(path.remote.ip)
+            mtu = network.mtu or mtu
+            # In clear to the peer itself only: what a relay passes on may leave the trusted network.
+            trusted = network.trusted_path if network.trusted_path and peer.entry(path) is not None else 0
         fragmented = BODY + len(body) > mtu
-        packet = self.seal(peer, verb, body, peer.suite, fragmented)
+        if trusted:
+            packet = self._in_clear(peer, verb, body, trusted, fragmented)
+        else:
+            packet = self.seal(peer, verb, body, peer.suite, fragmented)
         if expect:
             self.expected.remember(int.from_bytes(packet[:8]), peer.address)
         path.last_out = now

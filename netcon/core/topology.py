@@ -1,4 +1,4 @@
-"""Who is there: peers, the planet, and the upstreams that answer WHOIS and relay (vl1 §5.2, §5.5, §6.3)."""
+"""Who is there: peers, the planet and moons, and the upstreams that answer WHOIS and relay (vl1 §5.2, §5.5, §6.3, §6.4)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Iterable
 from netcon.core.address import Endpoint
 from netcon.core.identity import Identity
 from netcon.core.path import NEVER, Path
-from netcon.core.peer import ACTIVITY_MS, LEAF, PLANET, SILENT_MS, Peer
-from netcon.core.world import World
+from netcon.core.peer import ACTIVITY_MS, LEAF, MOON, PLANET, SILENT_MS, Peer
+from netcon.core.world import World, WorldType
 from netcon.dataplane.crypto import CryptoError
 
 #: Peers kept at most; the least recently heard leaf makes room (vl1 §9).
 MAX_PEERS = 65_536
+#: Moons held or wanted: each is named in every HELLO, 17 bytes.
+MAX_MOONS = 32
 
 
 class Topology:
-    """Peers by address. Roots of the planet are peers from the start: their identities are in the world."""
+    """Peers by address. Roots of worlds are peers from the start: their identities are in the world."""
 
     def __init__(self, identity: Identity, planet: World) -> None:
         self.identity = identity
         self.planet = planet
+        #: Moons that we orbit, by id, and those that we want: id to the address of the seed that has it (vl1 §6.4).
+        self.moons: dict[int, World] = {}
+        self.wanted: dict[int, int] = {}
         self.peers: dict[int, Peer] = {}
         self.upstreams: list[Peer] = []
         self.root_endpoints: dict[int, tuple[Endpoint, ...]] = {}
@@ -33,20 +38,24 @@ class Topology:
         self.is_root = False
         for peer in self.peers.values():
             peer.root_ips = None
-        for root in self.planet.roots:
-            if root.identity == self.identity:
-                self.is_root = True
-                continue
-            try:
-                peer = self.add(root.identity)
-            except CryptoError:
-                continue  # a root whose key nobody can agree with is no use, and no reason to stop
-            if peer.identity != root.identity:
-                continue  # an identity is never replaced (vl1 §9)
-            endpoints = tuple(root.endpoints)
-            self.root_endpoints[peer.address] = endpoints
-            peer.root_ips = frozenset(endpoint.ip for endpoint in endpoints) or None
-            self.upstreams.append(peer)
+        self._planet_roots = frozenset(root.identity.address for root in self.planet.roots)
+        for world in (self.planet, *self.moons.values()):
+            for root in world.roots:
+                if root.identity == self.identity:
+                    self.is_root = True
+                    continue
+                try:
+                    peer = self.add(root.identity)
+                except CryptoError:
+                    continue  # a root whose key nobody can agree with is no use, and no reason to stop
+                if peer.identity != root.identity:
+                    continue  # an identity is never replaced (vl1 §9)
+                known = self.root_endpoints.get(peer.address)
+                if known is None:
+                    self.upstreams.append(peer)
+                endpoints = tuple(dict.fromkeys((*(known or ()), *root.endpoints)))
+                self.root_endpoints[peer.address] = endpoints
+                peer.root_ips = frozenset(endpoint.ip for endpoint in endpoints) or None
 
     def offer_planet(self, candidate: World) -> bool:
         """Take `candidate` as the planet if it is a properly signed newer version of ours (vl1 §6.3)."""
@@ -55,6 +64,48 @@ class Topology:
         self.planet = candidate
         self._adopt_roots()
         return True
+
+    def offer(self, candidate: World) -> bool:
+        """Take a world that an upstream or a seed sent, if it may replace what we have or is a moon that we want (vl1 §6.3)."""
+        if candidate.type is WorldType.PLANET:
+            return self.offer_planet(candidate)
+        held = self.moons.get(candidate.id)
+        if candidate.type is not WorldType.MOON:
+            return False
+        if held is not None:
+            if not held.accepts_update(candidate):
+                return False
+        elif not self._is_wanted(candidate):
+            return False
+        self.hold_moon(candidate)
+        return True
+
+    def _is_wanted(self, candidate: World) -> bool:
+        """The seed that the user named must be one of its roots; the seed's key is the one that we know it by."""
+        seed = self.wanted.get(candidate.id)
+        peer = None if seed is None else self.peers.get(seed)
+        return peer is not None and any(root.identity == peer.identity for root in candidate.roots)
+
+    def room_for_moon(self, moon: int) -> bool:
+        return moon in self.wanted or len(self.moons) + len(self.wanted) < MAX_MOONS
+
+    def hold_moon(self, moon: World) -> None:
+        """Orbit `moon`, unchecked."""
+        self.moons[moon.id] = moon
+        self.wanted.pop(moon.id, None)
+        self._adopt_roots()
+
+    def drop_moon(self, moon: int) -> bool:
+        """Orbit it no more, and want it no more; False if neither was so."""
+        wanted = self.wanted.pop(moon, None) is not None
+        if self.moons.pop(moon, None) is None:
+            return wanted
+        self._adopt_roots()
+        return True
+
+    def believed(self, address: int) -> bool:
+        """Whether worlds that this node sends are looked at (vl1 §6.2)."""
+        return address in self.root_endpoints or address in self.wanted.values()
 
     def add(self, identity: Identity) -> Peer:
         """Make the peer of `identity`, or return the one there is. CryptoError for keys that cannot be agreed with."""
@@ -75,7 +126,9 @@ class Topology:
         return address in self.root_endpoints
 
     def role(self, address: int) -> str:
-        return PLANET if address in self.root_endpoints else LEAF
+        if address in self._planet_roots:
+            return PLANET
+        return MOON if address in self.root_endpoints else LEAF
 
     def best_upstream(self, now: int, exclude: int = 0) -> Peer | None:
         """The best upstream that has an unexpired path (vl1 §5.5, §5.6); `exclude`: an address that it must not be."""

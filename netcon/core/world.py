@@ -102,6 +102,14 @@ class World:
         )
 
 
+class MoonStatus(NamedTuple):
+    """A moon that we orbit, or (`world` None) one that we wait for, which `seed` should send us."""
+
+    id: int
+    world: World | None
+    seed: int = 0
+
+
 def _read_root(reader: Reader) -> Root:
     identity = Identity.decode(reader)
     count = reader.u8()

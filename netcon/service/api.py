@@ -31,7 +31,7 @@ from netcon.core.address import parse_address, parse_network
 from netcon.core.errors import NetconError
 from netcon.service.errors import ServiceError, SettingsError
 from netcon.service.paths import api_socket
-from netcon.service.shapes import network_object, peer_object, version_fields
+from netcon.service.shapes import moon_object, network_object, peer_object, version_fields
 
 if TYPE_CHECKING:
     from netcon.service.service import Service
@@ -120,6 +120,9 @@ class NodeEndpoints:
             route("/peer", self.peers),
             route("/peer/{address}", self.peer),
             route("/moon", self.moons),
+            route("/moon/{moon}", self.moon),
+            route("/moon/{moon}", self.orbit, "POST"),
+            route("/moon/{moon}", self.deorbit, "DELETE"),
         ]
 
     async def status(self, request: Request) -> Response:
@@ -212,16 +215,37 @@ class NodeEndpoints:
         return reply(request, {})
 
     async def moons(self, request: Request) -> Response:
-        return reply(request, [])  # none can be orbited in this version: there is no POST /moon
+        return reply(request, [moon_object(moon) for moon in sorted(self._service.node.moons(), key=lambda moon: moon.id)])
+
+    def _moon_object(self, moon: int) -> dict[str, Any] | None:
+        return next((moon_object(known) for known in self._service.node.moons() if known.id == moon), None)
+
+    async def moon(self, request: Request) -> Response:
+        found = self._moon_object(int(request.path_params["moon"], 16))
+        return reply(request, found or {}, 200 if found else 404)
+
+    async def orbit(self, request: Request) -> Response:
+        moon = int(request.path_params["moon"], 16)
+        seed = (await read_object_or_nothing(request)).get("seed")
+        number = int(seed, 16) if isinstance(seed, str) and _is_hex(seed) and len(seed) == 10 else 0
+        if not await self._service.orbit(moon, number):
+            raise BadRequest(
+                f"moons.d has no {moon:016x}.moon: give a seed, the address of one of its roots; or 32 moons are too many"
+            )
+        return reply(request, self._moon_object(moon))
+
+    async def deorbit(self, request: Request) -> Response:
+        self._service.deorbit(int(request.path_params["moon"], 16))
+        return reply(request, {"result": True})
 
 
 def route(path: str, handler: Handler, method: str = "GET") -> Route:
     """A route of the API; PUT is an alias of POST everywhere (service-api §2)."""
 
     async def endpoint(request: Request) -> Response:
-        for name, digits in (("network", 16), ("address", 10)):
+        for name, digits in (("network", (16,)), ("address", (10,)), ("moon", (10, 16))):
             text = request.path_params.get(name, "")
-            if text and (len(text) != digits or not _is_hex(text)):
+            if text and (len(text) not in digits or not _is_hex(text)):
                 return not_found()
         return await handler(request)
 

@@ -18,8 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from netcon.core.actions import StateKind
+from netcon.core.address import parse_prefix
 from netcon.core.errors import NetconError
 from netcon.core.identity import Identity
+from netcon.core.physical import PhysicalNetwork
 from netcon.service.errors import HomeError, HomeInUseError
 from netcon.service.paths import SOCKET_PATH_MAX, rpc_socket, run_folder
 from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
@@ -32,6 +34,7 @@ _TOKEN_CHARACTERS = string.ascii_lowercase + string.digits
 _TOKEN_LENGTH = 24
 _TEMPORARY = ".netcon-tmp"
 _NETWORK_FILE = re.compile(r"([0-9a-f]{16})\.conf")
+_MOON_FILE = re.compile(r"([0-9a-f]{16})\.moon")
 _PEER_FILE = re.compile(r"([0-9a-f]{10})\.peer")
 
 
@@ -75,7 +78,7 @@ class Home:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
-        for folder in (self.path, self.path / "networks.d", self.path / "peers.d"):
+        for folder in (self.path, *(self.path / name for name in ("networks.d", "peers.d", "moons.d"))):
             for left in folder.glob(f"*{_TEMPORARY}"):  # of a service that was killed
                 left.unlink(missing_ok=True)
 
@@ -193,6 +196,20 @@ class Home:
         text = self.read("local.conf")
         return LocalConf() if text is None else parse_local_conf(text, path)
 
+    def trusted_paths(self) -> list[PhysicalNetwork]:
+        """The old file `trustedpaths`: lines of `id=network/bits`, the id in hexadecimal digits (vl1 §7)."""
+        found = []
+        for line in (self._read_text("trustedpaths") or "").splitlines():
+            text = line.partition("#")[0].strip()
+            if not text:
+                continue
+            number, _, net = (part.strip() for part in text.partition("="))
+            try:
+                found.append(PhysicalNetwork(parse_prefix(net), trusted_path=int(number, 16) & (1 << 64) - 1))
+            except (ValueError, NetconError):
+                log.warning("%s: %r is not id=network/bits, ignored", self.path / "trustedpaths", line)
+        return found
+
     def network_settings(self, network: int) -> NetworkSettings:
         name = f"networks.d/{network:016x}.local.conf"
         text = self._read_text(name)
@@ -210,6 +227,16 @@ class Home:
             if (match := _NETWORK_FILE.fullmatch(path.name)) and (network := int(match[1], 16)):  # 0 names none
                 found[network] = (self.read(f"networks.d/{path.name}") or b"").strip(b"\n") or None
         return found
+
+    def moons(self) -> Iterator[tuple[int, bytes]]:
+        """Ids and files of the moons to orbit at start (vl1 §7)."""
+        folder = self.path / "moons.d"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if (match := _MOON_FILE.fullmatch(path.name)) and (data := self.read(f"moons.d/{path.name}")) is not None:
+                yield int(match[1], 16), data
+
+    def moon(self, moon: int) -> bytes | None:
+        return self.read(f"moons.d/{moon:016x}.moon")
 
     def peers(self) -> Iterator[tuple[Path, bytes]]:
         """Cached peers, after `forget_old_peers`."""

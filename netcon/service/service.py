@@ -176,6 +176,8 @@ class Service:
                 controller=self.controller,
             )
             self.node.set_local_endpoints(self.wire.local_endpoints)
+            self._set_physical()
+            self._orbit_moons(now)
             self._load_peers(now)
             for network, cached in home.networks().items():
                 self._join(network, cached)
@@ -234,6 +236,19 @@ class Service:
     def _report_without_effect(self) -> None:
         for key in self.conf.without_effect():
             log.warning("%s: %s has no effect in this version", self.home.path / "local.conf", key)
+
+    def _set_physical(self) -> None:
+        networks = [*self.conf.physical_networks(), *self.home.trusted_paths()]
+        self.node.set_physical(networks, self.conf.peer_hints(), self.clock())
+
+    def _orbit_moons(self, now: int) -> None:
+        for moon, data in self.home.moons():
+            path = self.home.path / f"moons.d/{moon:016x}.moon"
+            try:
+                if not self.node.orbit(moon, now, stored=data):
+                    log.warning("%s: not orbited: too many moons", path)
+            except NetconError as error:
+                log.warning("%s: not orbited: %s", path, error)
 
     def _load_peers(self, now: int) -> None:
         for path, data in self.home.peers():
@@ -462,6 +477,8 @@ class Service:
         except ServiceError as error:
             log.error("%s; the previous settings stay", error)
             return False
+        self._set_physical()
+        self.perform()
         log.info("local.conf was read again; ports and paths over loopback change at the next start only")
         self._report_without_effect()
         return True
@@ -532,6 +549,24 @@ class Service:
         for _ in range(_TURNS_AT_CLOSE):
             if not self._turn():
                 break
+
+    async def orbit(self, moon: int, seed: int) -> bool:
+        """Orbit a moon by its file in moons.d or by `seed` (0: none); False if neither is there. ServiceError."""
+        stored = await trio.to_thread.run_sync(self.home.moon, moon)
+        try:
+            taken = self.node.orbit(moon, self.clock(), seed=seed, stored=stored)
+        except NetconError as error:
+            raise ServiceError(f"{self.home.path / f'moons.d/{moon:016x}.moon'}: {error}; replace or remove it") from error
+        self.perform()
+        self._wake()
+        return taken
+
+    def deorbit(self, moon: int) -> bool:
+        """Orbit a moon no more, and delete its file; False if we did not."""
+        left = self.node.deorbit(moon, self.clock())
+        self.perform()
+        self._wake()
+        return left
 
     def _configure(self, network: int) -> None:
         port, status = self.ports.get(network), self.node.network(network)

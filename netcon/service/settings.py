@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-from netcon.core.address import Scope, scope_of
+from netcon.core.address import Endpoint, Scope, parse_address, parse_endpoint, scope_of
+from netcon.core.errors import DecodeError
+from netcon.core.physical import PeerHints, PhysicalNetwork
 from netcon.service.errors import SettingsError
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -21,7 +23,7 @@ RANDOM_PORTS = range(20000, 65500)
 
 
 class Physical(msgspec.Struct):
-    """Local rules for a physical network. `trustedPathId` and `mtu` are accepted without effect, see `without_effect`."""
+    """Local rules for a physical network (vl1 §2.5.3, §3.3)."""
 
     blacklist: bool = False
     trustedPathId: int = 0
@@ -63,11 +65,20 @@ class LocalConf(msgspec.Struct):
     def blacklisted_networks(self) -> list[IPNetwork]:
         return [ipaddress.ip_network(net, strict=False) for net, rule in self.physical.items() if rule.blacklist]
 
+    def physical_networks(self) -> list[PhysicalNetwork]:
+        """For the engine."""
+        return [PhysicalNetwork(_prefix(net), rule.blacklist, rule.trustedPathId, rule.mtu) for net, rule in self.physical.items()]
+
+    def peer_hints(self) -> dict[int, PeerHints]:
+        """For the engine."""
+        return {
+            parse_address(address): PeerHints(tuple(map(parse_endpoint, peer.try_)), tuple(map(_prefix, peer.blacklist)))
+            for address, peer in self.virtual.items()
+        }
+
     def without_effect(self) -> list[str]:
         """Keys that are set and that this version does not act on, for the log: nothing is ignored in silence."""
-        found = [f"virtual.{address}" for address in self.virtual]
-        for net, rule in self.physical.items():
-            found += [f"physical.{net}.{key}" for key in ("trustedPathId", "mtu") if getattr(rule, key)]
+        found: list[str] = []
         settings = self.settings
         if settings.forceTcpRelay:
             found.append("settings.forceTcpRelay")
@@ -97,15 +108,29 @@ def parse_local_conf(text: bytes, path: Path) -> LocalConf:
             raise SettingsError(f"{path}: settings.{key} is {port}: a port is a number from 0 (any) to 65535; {advice}")
     for address in settings.bind:
         _check(ipaddress.ip_address, address, path, "settings.bind", "an IP address")
-    for net in conf.physical:
-        _check(lambda text: ipaddress.ip_network(text, strict=False), net, path, "physical", "a network as 10.0.0.0/8")
+    for net, rule in conf.physical.items():
+        _check(_prefix, net, path, "physical", "a network as 10.0.0.0/8")
+        if not 0 <= rule.trustedPathId < 1 << 64:
+            raise SettingsError(f"{path}: physical.{net}.trustedPathId is {rule.trustedPathId}: at most 64 bits; {advice}")
+    for node, peer in conf.virtual.items():
+        _check(parse_address, node, path, "virtual", "a node address of 10 hexadecimal digits")
+        for hint in peer.try_:
+            _check(parse_endpoint, hint, path, f"virtual.{node}.try", "an endpoint as 192.0.2.1/9993")
+        for net in peer.blacklist:
+            _check(_prefix, net, path, f"virtual.{node}.blacklist", "a network as 10.0.0.0/8")
     return conf
+
+
+def _prefix(text: str) -> Endpoint:
+    """A network with or without its bits, host bits allowed."""
+    network = ipaddress.ip_network(text, strict=False)
+    return Endpoint(network.network_address.packed, network.prefixlen)
 
 
 def _check(parse: Any, value: str, path: Path, key: str, expected: str) -> None:
     try:
         parse(value)
-    except ValueError:
+    except (ValueError, DecodeError):
         raise SettingsError(f"{path}: {key}: {value!r} is not {expected}; correct it, or remove the key") from None
 
 

@@ -8,6 +8,7 @@ from netcon.core.address import format_endpoint, format_ip, format_mac
 from netcon.core.netconf import NetworkConfig
 from netcon.core.network import NetworkStatus, State
 from netcon.core.peer import PeerStatus
+from netcon.core.world import MoonStatus
 from netcon.service.port import interface_name
 from netcon.service.settings import NetworkSettings
 
@@ -76,6 +77,22 @@ def dns_object(config: NetworkConfig | None) -> Json:
     return {"domain": config.dns_domain, "servers": [format_ip(server) for server in config.dns_servers]}
 
 
+def moon_object(moon: MoonStatus) -> Json:
+    """service-api §3.6."""
+    world = moon.world
+    return {
+        "id": f"{moon.id:016x}",
+        "timestamp": world.timestamp if world else 0,
+        "signature": world.signature.hex() if world else None,
+        "updatesMustBeSignedBy": world.update_key.hex() if world else None,
+        "roots": [
+            {"identity": root.identity.to_text(), "stableEndpoints": [format_endpoint(endpoint) for endpoint in root.endpoints]}
+            for root in (world.roots if world else ())
+        ],
+        "waiting": world is None,
+    }
+
+
 def peer_object(peer: PeerStatus) -> Json:
     """service-api §3.5."""
     version = peer.version or (-1, -1, -1)
@@ -94,7 +111,7 @@ def peer_object(peer: PeerStatus) -> Json:
                 "active": path.active,
                 "expired": path.expired,
                 "preferred": path.preferred,
-                "trustedPathId": 0,
+                "trustedPathId": path.trusted_path,
                 "localSocket": path.socket,
             }
             for path in peer.paths

@@ -114,6 +114,18 @@ def test_another_key_cannot_make_the_next_version(public: Path, tmp_path: Path) 
     assert planet.read_bytes() == before
 
 
+def test_a_moon_is_called_after_its_first_root(public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    netcon("world", "make", "--moon", "--root", f"{public}=192.0.2.1/9993")
+    file = tmp_path / f"{IDENTITIES[0].address:016x}.moon"
+    old = World.parse(file.read_bytes())
+    assert old.id == IDENTITIES[0].address
+    netcon("world", "make", "--moon", "--root", f"{public}=192.0.2.2/9993")
+    assert old.accepts_update(World.parse(file.read_bytes()))
+    words = ("world", "make", "--root", f"{public}=192.0.2.1/9993", "-o", file)
+    assert "is a moon; give another --output" in netcon(*words, code=1).output
+
+
 @pytest.mark.parametrize(
     "root", ["", "x", "{public}=", "{public}=192.0.2.1:9993", "{public}=host/9993", "{public}=192.0.2.1/99999"]
 )

@@ -70,6 +70,16 @@ def test_join_set_get_and_leave(lab: Lab) -> None:
     assert cli(home, "leave", NETWORK) == "200 leave OK\n"
 
 
+def test_moons(lab: Lab) -> None:
+    home = f"-D{lab.member.home}"
+    assert cli(home, "orbit", "0011223344", "0011223344") == "200 orbit OK\n"
+    (moon,) = json.loads(cli(home, "listmoons"))
+    assert (moon["id"], moon["waiting"]) == ("0000000011223344", True)
+    assert json.loads(cli("-j", home, "deorbit", "0011223344")) == {"result": True}
+    assert cli(home, "deorbit", "0011223344") == "200 deorbit OK\n"
+    assert json.loads(cli(home, "listmoons")) == []
+
+
 def test_get_addresses(lab: Lab) -> None:
     home = f"-D{lab.member.home}"
     assert sorted(cli(home, "get", lab.network, "ip").split()) == sorted(lab.addresses)

@@ -206,6 +206,30 @@ def test_an_active_bridge_may_carry_foreign_macs() -> None:
     assert len(a.take_frames()) == 1
 
 
+def test_a_bridge_announces_groups_of_hosts_behind_it_while_they_are_used() -> None:
+    lab = Lab(2)
+    a, _ = lab.members
+    lab.control.specialists = (ROLE_ACTIVE_BRIDGE | a.identity.address,)
+    lab.join_all()
+    lab.fabric.run(1_000)
+    group = MulticastGroup(bytes.fromhex("333300000123"), 0)
+    host = bytes.fromhex("00163e000001")
+
+    def announced() -> bool:
+        status = a.node.network(lab.network)
+        assert status is not None
+        return group in status.groups
+
+    a.send_frame(lab.network, group.mac, 0x86DD, bytes(60), source=host)
+    assert announced()
+    lab.fabric.run(1_000_000)
+    a.send_frame(lab.network, group.mac, 0x86DD, bytes(60), source=host)
+    lab.fabric.run(1_000_000)
+    assert announced()
+    lab.fabric.run(300_000)
+    assert not announced()
+
+
 def test_rules_filter_in_both_directions() -> None:
     lab = Lab(2)
     lab.control.rules = bytes.fromhex("a5020800 0000 0100".replace(" ", ""))  # not ethertype ipv4; drop; accept
@@ -293,6 +317,81 @@ def test_neighbour_discovery_is_answered_locally_for_addresses_that_name_their_n
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     assert total == 0xFFFF
+
+
+def solicitation(source: bytes, target: bytes) -> bytes:
+    multicast = b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:]
+    return b"\x60\0\0\0\0\x20\x3a\xff" + source + multicast + b"\x87" + bytes(7) + target + bytes(8)
+
+
+def changed(data: bytes, at: int, value: int) -> bytes:
+    return data[:at] + bytes((value,)) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("form", [rfc4193_address, sixplane_address])
+@pytest.mark.parametrize("case", ["ourselves", "node 0", "another network", "echo request", "too short", "not ICMPv6"])
+def test_other_solicitations_are_not_answered_locally(form: Callable[[int, int], bytes], case: str) -> None:
+    """They go the way of all multicast (vl2 §5.8)."""
+    lab = Lab(2)
+    lab.control.flags = FLAG_NDP_EMULATION
+    lab.join_all()
+    a, b = lab.members
+    own, target = form(lab.network, a.identity.address), form(lab.network, b.identity.address)
+    if case == "ourselves":
+        target = own
+    elif case == "node 0":
+        target = form(lab.network, 0)
+    elif case == "another network":
+        target = form(lab.network ^ (1 << 40), b.identity.address)
+    packet = solicitation(own, target)
+    if case == "echo request":
+        packet = changed(packet, 40, 128)
+    elif case == "too short":
+        packet = packet[:63]
+    elif case == "not ICMPv6":
+        packet = changed(packet, 6, 17)
+    a.send_frame(lab.network, solicited_node_group(target).mac, 0x86DD, packet)
+    assert a.take_frames() == []
+
+
+def test_without_emulation_solicitations_are_multicast() -> None:
+    lab = ready()
+    a, b = lab.members
+    target = rfc4193_address(lab.network, b.identity.address)
+    b.extra_groups = {solicited_node_group(target)}
+    b._configure(lab.network)
+    b.perform()
+    packet = solicitation(rfc4193_address(lab.network, a.identity.address), target)
+    a.send_frame(lab.network, solicited_node_group(target).mac, 0x86DD, packet)
+    assert a.take_frames() == []
+    lab.fabric.run(1_000)
+    assert [frame.payload for frame in b.take_frames()] == [packet]
+
+
+def test_an_allowed_bridge_takes_frames_for_any_host_and_a_member_does_not() -> None:
+    lab = Lab(3)
+    a, b, bridge = lab.members
+    lab.control.specialists = (ROLE_ACTIVE_BRIDGE | bridge.identity.address,)
+    lab.join_all()
+    lab.fabric.run(1_000)
+    host = bytes.fromhex("00163e000042")
+    a.send_frame(lab.network, host, 0x0800, b"to the host" * 5)
+    lab.fabric.run(1_000)
+    assert [frame.destination for frame in bridge.take_frames()] == [host]
+    # A bridge that sends it to a member which is none: not delivered.
+    b.node._networks[lab.network].bridges = ()
+    bridge.node._networks[lab.network].bridge_routes[host] = b.identity.address
+    bridge.node._networks[lab.network].bridges = (b.identity.address,)
+    bridge.send_frame(lab.network, host, 0x0800, b"astray" * 8)
+    lab.fabric.run(1_000)
+    assert b.take_frames() == []
+    assert b.node.counters["frame_not_ours"] == 1
+    # A member that is no bridge cannot bring frames of others.
+    a.node._networks[lab.network].active_bridge = True
+    a.send_frame(lab.network, b.mac(lab.network), 0x0800, b"foreign" * 8, source=host)
+    lab.fabric.run(1_000)
+    assert b.take_frames() == []
+    assert b.node.counters["bridge_refused"] == 1
 
 
 def test_frames_survive_loss_of_credentials_and_relaying_with_reordering() -> None:

@@ -202,9 +202,25 @@ def test_settings_that_cannot_be_used_are_not_stored(http: httpx.Client, service
     assert (service.home / "local.conf").read_text() == before
 
 
-def test_there_are_no_moons_in_this_version(http: httpx.Client) -> None:
+def test_moons(http: httpx.Client) -> None:
     assert http.get("/moon").json() == []
-    assert http.post("/moon/0123456789", json={"seed": STRANGER}).status_code == 404
+    assert http.get("/moon/0123456789").status_code == 404
+    waiting = {
+        "id": "0000000123456789",
+        "roots": [],
+        "timestamp": 0,
+        "signature": None,
+        "updatesMustBeSignedBy": None,
+        "waiting": True,
+    }
+    assert http.post("/moon/0123456789", json={"seed": STRANGER}).json() == waiting
+    assert http.get("/moon").json() == [waiting]
+    assert http.get("/moon/0000000123456789").json() == http.post("/moon/0000000123456789").json() == waiting
+    assert http.delete("/moon/0123456789").json() == {"result": True}
+    assert http.get("/moon").json() == []
+    refused = http.post("/moon/0123456789", json={})
+    assert (refused.status_code, "give a seed" in refused.text) == (400, True)
+    assert http.post("/moon/123", json={"seed": STRANGER}).status_code == 404
 
 
 # -- networks --

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from netcon.core.actions import StateKind
+from netcon.core.address import parse_endpoint, parse_prefix
+from netcon.core.physical import PeerHints, PhysicalNetwork
 from netcon.service.errors import HomeError, HomeInUseError, SettingsError
 from netcon.service.home import Home
 from netcon.service.settings import NetworkSettings
@@ -197,6 +199,10 @@ def test_a_home_without_local_conf_has_the_defaults(home: Home) -> None:
         ('{"settings": {"primaryPort": 70000}}', r"settings\.primaryPort is 70000"),
         ('{"settings": {"bind": ["nowhere"]}}', r"settings\.bind: 'nowhere'"),
         ('{"physical": {"10.0.0.0/64": {}}}', r"physical: '10\.0\.0\.0/64'"),
+        ('{"physical": {"10.0.0.0/8": {"trustedPathId": -1}}}', r"trustedPathId is -1"),
+        ('{"virtual": {"me": {}}}', r"virtual: 'me'"),
+        ('{"virtual": {"deadbeef01": {"try": ["host/1"]}}}', r"virtual\.deadbeef01\.try: 'host/1'"),
+        ('{"virtual": {"deadbeef01": {"blacklist": ["x"]}}}', r"virtual\.deadbeef01\.blacklist: 'x'"),
     ],
 )
 def test_a_wrong_local_conf_names_file_and_key(home: Home, text: str, says: str) -> None:
@@ -207,8 +213,32 @@ def test_a_wrong_local_conf_names_file_and_key(home: Home, text: str, says: str)
 
 
 def test_settings_without_effect_are_told(home: Home) -> None:
-    (home.path / "local.conf").write_text('{"physical": {"10.0.0.0/8": {"trustedPathId": 5}}, "settings": {"forceTcpRelay": true}}')
-    assert home.local_conf().without_effect() == ["physical.10.0.0.0/8.trustedPathId", "settings.forceTcpRelay"]
+    (home.path / "local.conf").write_text('{"settings": {"forceTcpRelay": true}}')
+    assert home.local_conf().without_effect() == ["settings.forceTcpRelay"]
+
+
+def test_physical_and_virtual_settings(home: Home) -> None:
+    (home.path / "local.conf").write_text(
+        """{"physical": {"10.0.0.0/24": {"blacklist": true}, "fd00::1/64": {"trustedPathId": 18446744073709551615, "mtu": 9000}},
+            "virtual": {"deadbeef01": {"try": ["192.0.2.1/9993"], "blacklist": ["192.168.0.0/24"]}}}"""
+    )
+    conf = home.local_conf()
+    assert conf.physical_networks() == [
+        PhysicalNetwork(parse_prefix("10.0.0.0/24"), True),
+        PhysicalNetwork(parse_prefix("fd00::/64"), False, 0xFFFFFFFFFFFFFFFF, 9000),
+    ]
+    assert conf.peer_hints() == {0xDEADBEEF01: PeerHints((parse_endpoint("192.0.2.1/9993"),), (parse_prefix("192.168.0.0/24"),))}
+    assert conf.without_effect() == []
+
+
+def test_the_old_file_of_trusted_paths(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    assert home.trusted_paths() == []
+    (home.path / "trustedpaths").write_text("# ours\n1f = 10.1.0.0/16\nnonsense\n2=fd00::/8 # theirs\n")
+    assert home.trusted_paths() == [
+        PhysicalNetwork(parse_prefix("10.1.0.0/16"), trusted_path=0x1F),
+        PhysicalNetwork(parse_prefix("fd00::/8"), trusted_path=2),
+    ]
+    assert "'nonsense' is not id=network/bits" in caplog.text
 
 
 def test_network_settings_are_kept(home: Home) -> None:
