@@ -55,6 +55,12 @@ enum netcon_rpc_operation {
      * socket), and learn the true errno. data: struct netcon_datagram_header, then the payload, NETCON_RPC_SENDTO_MAX in all. It goes
      * after what was written to P before. Reply value: bytes of payload. */
     NETCON_RPC_SENDTO = 12,
+    /* No subject. One interface of the caller's view (see "interfaces"): the first whose index is at least args[0]. args[1]: how many
+     * of its addresses to leave out (there may be more than fit). Reply data: struct netcon_interface; ENXIO: no further one. */
+    NETCON_RPC_INTERFACE = 13,
+    /* No subject. args: index of the first entry wanted. Reply value: number of entries there are; data: as many struct
+     * netcon_interface from there on as fit. */
+    NETCON_RPC_INTERFACES = 13,
 };
 
 enum netcon_rpc_flags {
@@ -139,7 +145,7 @@ struct netcon_accept_record {
  * End of file (0 with POLLHUP): the service is gone, ENETDOWN. What P's queue has no room for is dropped, as a kernel drops. */
 #define NETCON_DATAGRAM_MAGIC 0xd7u
 #define NETCON_DATAGRAM_PAYLOAD_MAX 65507u  /* IPv4 UDP; EMSGSIZE beyond */
-#define NETCON_DATAGRAM_PAYLOAD6_MAX 65527u /* IPv6 UDP; raw and ICMP: 65535 */
+#define NETCON_DATAGRAM_PAYLOAD6_MAX 65487u /* IPv6 UDP: 40 less than a kernel's, for the stack counts the IP header in 16 bits */
 #define NETCON_RPC_SENDTO_MAX (sizeof(struct netcon_datagram_header) + 65535u)
 
 enum netcon_datagram_mode {
@@ -173,17 +179,43 @@ struct netcon_datagram_header {
 /* ---- interfaces ----
  * The virtual interface of a network is named as ZeroTier names it ("zt" and eight letters) and has an index from 2 on, the same
  * for as long as the service lives (1 is "lo", the host's loopback). Subject of IOCTL SIOCGIF*: any socket of the service; data
- * and reply data: struct ifreq. */
+ * and reply data: struct ifreq. INTERFACES has what getifaddrs and if_nameindex want. */
+struct netcon_interface {
+    uint64_t network;
+    uint32_t index;
+    uint32_t flags; /* IFF_* */
+    uint32_t mtu;
+    uint8_t prefix; /* of the address, in bits */
+    uint8_t reserved[3];
+    char name[16];
+    uint8_t mac[6];
+    uint16_t reserved2;
+    struct netcon_address address; /* one entry for each; an interface without any has one entry, of family 0 */
+};
+
+#define NETCON_INTERFACE_ADDRESSES_MAX 16u /* in one reply */
+
+struct netcon_interface {
+    uint32_t index;
+    uint32_t flags;         /* IFF_UP … */
+    uint32_t mtu;
+    uint32_t address_count; /* of all addresses, those left out too */
+    char name[16];          /* ends with NUL */
+    uint8_t hardware[6];    /* MAC; 0 for lo */
+    uint16_t reserved;
+    struct netcon_address addresses[]; /* `port` is the length of the prefix; `scope` the index, of a link-local address */
+};
 
 /* ---- names ----
  * Abstract AF_UNIX names, bound once, read with getsockname and getpeername. After the leading NUL byte:
  *
  *   offset length
  *        0      4  "znc1"
- *        4      1  kind: 'P' the program's end; 'L' 'C' 'F' the service's end: listening, connected, failed
+ *        4      1  kind: 'P' the program's end; 'L' 'C' 'F' 'D' the service's end: listening, connected, failed, datagrams
  *        5      n  base64url, without padding, of the packed struct below
  *
- * kind P is struct netcon_name_program; L, C, F are struct netcon_name_service. */
+ * kind P is struct netcon_name_program; L, C, F, D are struct netcon_name_service. D is bound when SOCKET is handled and has only
+ * serial and tag: addresses of datagram sockets change, ask GETSOCKNAME and GETPEERNAME. */
 #define NETCON_NAME_PREFIX "znc1"
 #define NETCON_NAME_PREFIX_LENGTH 4
 
