@@ -55,9 +55,6 @@ enum netcon_rpc_operation {
      * socket), and learn the true errno. data: struct netcon_datagram_header, then the payload, NETCON_RPC_SENDTO_MAX in all. It goes
      * after what was written to P before. Reply value: bytes of payload. */
     NETCON_RPC_SENDTO = 12,
-    /* No subject. One interface of the caller's view (see "interfaces"): the first whose index is at least args[0]. args[1]: how many
-     * of its addresses to leave out (there may be more than fit). Reply data: struct netcon_interface; ENXIO: no further one. */
-    NETCON_RPC_INTERFACE = 13,
     /* No subject. args: index of the first entry wanted. Reply value: number of entries there are; data: as many struct
      * netcon_interface from there on as fit. */
     NETCON_RPC_INTERFACES = 13,
@@ -191,19 +188,6 @@ struct netcon_interface {
     uint8_t mac[6];
     uint16_t reserved2;
     struct netcon_address address; /* one entry for each; an interface without any has one entry, of family 0 */
-};
-
-#define NETCON_INTERFACE_ADDRESSES_MAX 16u /* in one reply */
-
-struct netcon_interface {
-    uint32_t index;
-    uint32_t flags;         /* IFF_UP … */
-    uint32_t mtu;
-    uint32_t address_count; /* of all addresses, those left out too */
-    char name[16];          /* ends with NUL */
-    uint8_t hardware[6];    /* MAC; 0 for lo */
-    uint16_t reserved;
-    struct netcon_address addresses[]; /* `port` is the length of the prefix; `scope` the index, of a link-local address */
 };
 
 /* ---- names ----
