@@ -255,7 +255,7 @@ long datagram_send(int descriptor, const struct netcon_name_program *name, const
     if (length > 65535) return -EMSGSIZE;
     bool udp = name->protocol == IPPROTO_UDP, echo = name->type == SOCK_DGRAM && !udp;
     if (echo && length < ECHO_HEAD) return -EINVAL;
-    if (flags & MSG_OOB) return -EOPNOTSUPP;
+    if (flags & MSG_OOB && !(udp && name->family == AF_INET6)) return -EOPNOTSUPP;
     if (echo && (done = check_echo(name, message, length)) < 0) return done;
     if (message->msg_name && (done = address_of_destination(&to, name->family, message->msg_name, message->msg_namelen)) < 0)
         return done;
@@ -275,7 +275,7 @@ long datagram_send(int descriptor, const struct netcon_name_program *name, const
         return -EMSGSIZE;
     if ((done = ancillary_read(&header, message, name->family, to_ipv4)) < 0) return done;
     if (mode != NETCON_DATAGRAM_FRAMED && (done = pending_error(descriptor, name, mode)) < 0) return done;
-    flags &= ~(MSG_CONFIRM | MSG_MORE | MSG_EOR);
+    flags &= ~(MSG_OOB | MSG_CONFIRM | MSG_MORE | MSG_EOR);
     if (mode == NETCON_DATAGRAM_BARE && !to.family && !header.flags) return send_by_pair(descriptor, name, NULL, message, flags);
     if (mode == NETCON_DATAGRAM_BARE && !to.family) {
         if ((done = datagram_peer(descriptor, name, &to)) < 0) return done;
