@@ -45,6 +45,11 @@ static long give_queued(int descriptor, void *argument) {
     return 0;
 }
 
+/* What an AF_INET socket alone answers. */
+static bool is_of_ipv4(unsigned int request) {
+    return request == SIOCGIFADDR || request == SIOCGIFDSTADDR || request == SIOCGIFBRDADDR || request == SIOCGIFNETMASK;
+}
+
 long virtual_ioctl(int descriptor, unsigned long wide, void *argument) {
     struct netcon_name_program name;
     unsigned int request = (unsigned int)wide; /* musl passes an int */
@@ -59,6 +64,7 @@ long virtual_ioctl(int descriptor, unsigned long wide, void *argument) {
         return names_service(descriptor, NULL) == 'L' ? -EINVAL : raw(SYS_ioctl, descriptor, wide, argument);
     if (!of_interface) return ask(descriptor, &name, request, argument, sizeof(int), false);
     /* An AF_UNIX socket would answer with the host's interfaces. */
+    if (name.family == AF_INET6 && is_of_ipv4(request)) return -ENOTTY;
     if (request == SIOCGIFCONF) return interfaces_configuration(argument);
     return ask(descriptor, &name, request, argument, INTERFACE_REQUEST_LENGTH, true);
 }

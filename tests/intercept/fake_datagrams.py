@@ -220,7 +220,9 @@ class FakeDatagrams:
                     break
                 message = subject.recv(1 << 17, socket.MSG_DONTWAIT)
                 framed = before != BARE
-                nudge = message[1] & ERROR if framed and len(message) >= HEADER.size else (not framed and not message and sock.error)
+                nudge = (
+                    message[1] & ERROR if framed and len(message) >= HEADER.size else (not framed and not message and sock.error)
+                )
                 if nudge:
                     if drop_nudge:
                         drop_nudge = False
@@ -238,9 +240,7 @@ class FakeDatagrams:
 
     # ---- operations ----
 
-    def perform(
-        self, cookie: int, operation: int, subject: socket.socket, args: tuple[int, ...], data: bytes
-    ) -> tuple[bytes, int]:
+    def perform(self, cookie: int, operation: int, subject: socket.socket, args: tuple[int, ...], data: bytes) -> tuple[bytes, int]:
         sock = self.sockets[cookie]
         while operation == SENDTO and (message := self.next_message(sock)) is not None:
             self.send(sock, message)  # what was written before goes first

@@ -37,7 +37,7 @@ def content(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "small.txt").write_text("hello\n")
     (folder / "large.bin").write_bytes(os.urandom(8 * MEGABYTE))
-    for one in [tmp_path, *tmp_path.parents[:3]]:
+    for one in [tmp_path, *tmp_path.parents[:2]]:  # not the temporary folder itself
         one.chmod(0o755)
     return folder
 

@@ -14,7 +14,20 @@ import termios
 import threading
 from typing import Any
 
-from tests.differential.harness import LIBC, World, bits, case, differs, errno_name, in_child, outcome, polled, socket_error, value, wait
+from tests.differential.harness import (
+    LIBC,
+    World,
+    bits,
+    case,
+    differs,
+    errno_name,
+    in_child,
+    outcome,
+    polled,
+    socket_error,
+    value,
+    wait,
+)
 
 UNSPEC = struct.pack("=H14x", socket.AF_UNSPEC)
 UDP_SEGMENT, UDP_GRO = 103, 104
@@ -211,7 +224,7 @@ def udp_wrong_destinations(world: World) -> Any:
     good = packed(world, sock.getsockname())
     other = struct.pack("=H", socket.AF_UNIX) + good[2:]
     results = [raw("sendto", sock, b"x", 1, 0, good, length) for length in (0, 1, 8, 15)]
-    return results + [raw("sendto", sock, b"x", 1, 0, other, len(other)), raw("sendto", sock, b"x", 1, 0, good, -1)]
+    return [*results, raw("sendto", sock, b"x", 1, 0, other, len(other)), raw("sendto", sock, b"x", 1, 0, good, -1)]
 
 
 @case
@@ -266,7 +279,7 @@ def udp_a_connected_socket_hears_only_its_peer(world: World) -> Any:
 
 @case
 def udp_connect_again_to_another(world: World) -> Any:
-    one, other = connected(world)
+    one, _other = connected(world)
     third = bound(world)
     one.connect(third.getsockname())
     one.send(b"x")
@@ -276,7 +289,7 @@ def udp_connect_again_to_another(world: World) -> Any:
 
 @case
 def udp_disconnect(world: World) -> Any:
-    one, other = connected(world)
+    one, _other = connected(world)
     stranger = bound(world)
     results = [disconnect(one), outcome(one.getpeername), outcome(one.send, b"x"), one.getsockname()[0]]
     stranger.sendto(b"stranger", one.getsockname())
@@ -727,7 +740,9 @@ def udp_ttl_and_tos_of_the_socket_arrive(world: World) -> Any:
     want_ttl(world, other)
     want_tos(world, other)
     one.setsockopt(*ttl_option(world), 77)
-    level, name = (socket.IPPROTO_IP, socket.IP_TOS) if world.family == socket.AF_INET else (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+    level, name = (
+        (socket.IPPROTO_IP, socket.IP_TOS) if world.family == socket.AF_INET else (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+    )
     one.setsockopt(level, name, 0x28)
     one.sendto(b"x", other.getsockname())
     return [ancillary(world, other), one.getsockopt(*ttl_option(world)), one.getsockopt(level, name)]
