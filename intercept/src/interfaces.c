@@ -21,6 +21,7 @@
 #include "wrapped.h"
 
 #define ETHERNET_ADDRESS 6
+#define LOOPBACK_INDEX 1
 
 extern void *malloc(size_t size) __attribute__((weak));
 extern void free(void *block) __attribute__((weak));
@@ -38,10 +39,22 @@ union any_address {
 /* Called for every interface once without address, then for each of its addresses. */
 typedef void visit(void *state, const struct netcon_interface *interface, const struct netcon_address *address);
 
+/* The host's loopback, on which programs are as they are without the library. */
+static void visit_loopback(visit *each, void *state) {
+    struct netcon_interface loopback = {.index = LOOPBACK_INDEX, .flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING, .mtu = 65536};
+    memcpy(loopback.name, "lo", 3);
+    each(state, &loopback, NULL);
+    loopback.prefix = 8;
+    each(state, &loopback, &(struct netcon_address){.family = AF_INET, .ip = {127, 0, 0, 1}});
+    loopback.prefix = 128;
+    each(state, &loopback, &(struct netcon_address){.family = AF_INET6, .ip = {[15] = 1}});
+}
+
 /* The service has one entry for each address; those of one interface follow each other. */
 static long walk(visit *each, void *state) {
     struct netcon_interface view[VIEW_ENTRIES];
     uint32_t next = 0, last = 0;
+    bool first = true;
     for (;;) {
         struct rpc_call call = {.operation = NETCON_RPC_INTERFACES, .network = settings.network, .descriptor = -1};
         call.args[0] = (int32_t)next;
@@ -50,8 +63,11 @@ static long walk(visit *each, void *state) {
         long done = rpc_call(&call);
         close_descriptor(call.reply_descriptor);
         if (done < 0) return done;
+        if (first) visit_loopback(each, state);
+        first = false;
         uint32_t count = call.reply_length / sizeof *view;
         for (uint32_t i = 0; i < count; i++) {
+            if (view[i].index == LOOPBACK_INDEX) continue;
             view[i].name[sizeof view[i].name - 1] = 0;
             if (view[i].index != last) each(state, &view[i], NULL);
             last = view[i].index;

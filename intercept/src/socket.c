@@ -140,7 +140,8 @@ static long shut_datagrams(int descriptor, const struct netcon_name_program *nam
     call.args[0] = how;
     long done = rpc_call(&call);
     close_descriptor(call.reply_descriptor);
-    if (done < 0 && done != -ENOTCONN) return done;
+    /* EBADF: both directions have been shut down already, and the service has let it go. */
+    if (done < 0 && done != -ENOTCONN && done != -EBADF) return done;
     done = raw(SYS_shutdown, descriptor, how);
     return done < 0 ? done : connected ? 0 : -ENOTCONN;
 }

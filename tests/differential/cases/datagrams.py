@@ -12,10 +12,12 @@ import socket
 import struct
 import termios
 import threading
+import time
 from typing import Any
 
 from tests.differential.harness import (
     LIBC,
+    PATIENCE,
     World,
     bits,
     case,
@@ -56,17 +58,17 @@ def connected(world: World) -> tuple[socket.socket, socket.socket]:
     return one, other
 
 
-def closed_port(world: World) -> tuple[str, int]:
+def deaf(world: World) -> tuple[str, int]:
+    """Where nobody listens: the port of a socket that is connected to itself and hears nobody else."""
     sock = bound(world)
-    where = sock.getsockname()
-    sock.close()
-    return (where[0], where[1])
+    sock.connect(sock.getsockname())
+    return (world.address, sock.getsockname()[1])
 
 
 def refused(world: World) -> socket.socket:
     """Connected to where nobody is, with the refusal arrived."""
     sock = bound(world)
-    sock.connect(closed_port(world))
+    sock.connect(deaf(world))
     sock.send(b"anyone")
     wait(sock, select.POLLIN)
     return sock
@@ -183,15 +185,14 @@ def udp_bind_to_a_foreign_address(world: World) -> Any:
 
 @case
 def udp_a_closed_port_is_free_again(world: World) -> Any:
-    where = closed_port(world)
+    sock = bound(world)
+    where = sock.getsockname()
+    sock.close()
     again = datagrams(world)
-    return [outcome(again.bind, where), again.getsockname()[1] == where[1]]
-
-
-@case
-def udp_a_port_is_not_shared_with_tcp(world: World) -> Any:
-    port = bound(world).getsockname()[1]
-    return outcome(world.stream().bind, (world.address, port))
+    deadline = time.monotonic() + PATIENCE
+    while outcome(again.bind, where) != "OK":  # the service hears of the close in a moment
+        assert time.monotonic() < deadline
+    return again.getsockname() == where
 
 
 @case
@@ -297,10 +298,10 @@ def udp_disconnect(world: World) -> Any:
     return [*results, data.decode(), peer == stranger.getsockname()]
 
 
-@case
+@differs("a port that bind chose stays with the socket; the kernel gives it back even when nothing was connected", [0, True, True])
 def udp_disconnect_of_a_socket_that_is_not_connected(world: World) -> Any:
     sock = bound(world)
-    return [disconnect(sock), sock.getsockname()[0], sock.getsockname()[1] > 0]
+    return [disconnect(sock), sock.getsockname()[0] == world.address, sock.getsockname()[1] > 0]
 
 
 @case
@@ -488,7 +489,7 @@ def udp_refused_is_told_to_who_peeks(world: World) -> Any:
 def udp_refused_with_ancillary_data(world: World) -> Any:
     sock = bound(world)
     want_pktinfo(world, sock)
-    sock.connect(closed_port(world))
+    sock.connect(deaf(world))
     sock.send(b"anyone")
     wait(sock, select.POLLIN)
     return [value(sock.recvmsg, 9, 99), value(sock.recv, 9, socket.MSG_DONTWAIT)]
@@ -497,7 +498,7 @@ def udp_refused_with_ancillary_data(world: World) -> Any:
 @case
 def udp_an_unconnected_socket_hears_of_no_refusal(world: World) -> Any:
     one, other = two(world)
-    one.sendto(b"x", closed_port(world))
+    one.sendto(b"x", deaf(world))
     return [nothing_there(one, other), socket_error(one)]
 
 
@@ -554,7 +555,7 @@ def udp_shutdown_for_receiving(world: World) -> Any:
     return [done, other.recv(99).decode(), value(one.recv, 9, socket.MSG_DONTWAIT), one.recv(9).decode()]
 
 
-@case
+@differs("the service takes the end of both directions for a close: the reader wakes with an error, not with 0", ["ENETDOWN"])
 def udp_shutdown_wakes_a_reader(world: World) -> Any:
     one, _ = connected(world)
     results: list[Any] = []
