@@ -142,7 +142,7 @@ struct netcon_accept_record {
  * End of file (0 with POLLHUP): the service is gone, ENETDOWN. What P's queue has no room for is dropped, as a kernel drops. */
 #define NETCON_DATAGRAM_MAGIC 0xd7u
 #define NETCON_DATAGRAM_PAYLOAD_MAX 65507u  /* IPv4 UDP; EMSGSIZE beyond */
-#define NETCON_DATAGRAM_PAYLOAD6_MAX 65487u /* IPv6 UDP: 40 less than a kernel's, for the stack counts the IP header in 16 bits */
+#define NETCON_DATAGRAM_PAYLOAD6_MAX 65471u /* IPv6 UDP: 56 less than a kernel's: lwIP counts headers, too, in 16 bits */
 #define NETCON_RPC_SENDTO_MAX (sizeof(struct netcon_datagram_header) + 65535u)
 
 enum netcon_datagram_mode {
@@ -188,6 +188,7 @@ struct netcon_interface {
     uint8_t mac[6];
     uint16_t reserved2;
     struct netcon_address address; /* one entry for each; an interface without any has one entry, of family 0 */
+    uint32_t reserved3;            /* makes it 80 bytes */
 };
 
 /* ---- names ----

@@ -103,6 +103,7 @@ class Service:
         self._sleeping: trio.CancelScope | None = None
         self._stop = trio.Event()
         self._next_stack_check = 0
+        self._group_changes = 0
         self._committed: dict[int, trio.Event] = {}
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
         self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords](math.inf)
@@ -260,6 +261,7 @@ class Service:
             moved = bool(datagrams or frames)
             if moved and now >= self._next_stack_check:
                 self._restart_failed_stacks()
+                self._announce_joined_groups()
         if now >= node.next_deadline():
             node.background(now)
         self.perform()
@@ -349,6 +351,7 @@ class Service:
             slept = time.time() - before > _HOUSEKEEPING_S + _SLEPT_S
             now = trio.current_time()
             self._restart_failed_stacks()
+            self._announce_joined_groups()
             changed = False
             if now - last_conf >= _LOCAL_CONF_S:
                 last_conf = now
@@ -365,6 +368,16 @@ class Service:
             if port.restart_if_failed():
                 self._configure(network)
                 self.perform()
+
+    def _announce_joined_groups(self) -> None:
+        """Programs' sockets join and leave groups in the stacks; the engine is told of what came of it."""
+        changes = self.server.stats()["group_changes"]
+        if changes == self._group_changes:
+            return
+        self._group_changes = changes
+        for network, port in self.ports.items():
+            self.node.set_multicast_groups(network, port.groups(), now_ms())
+        self.perform()
 
     def _conf_stamp(self) -> tuple[int, int] | None:
         try:
