@@ -151,6 +151,7 @@ class FakeService:
 
     def adopt(self, cookie: int, family: int, end: socket.socket) -> Program:
         end.setsockopt(socket.SOL_SOCKET, SO_OOBINLINE, 1)
+        end.setblocking(True)  # made by a non-blocking program, it would not be
         program = Program(cookie, family, end, socket.socket(family, socket.SOCK_STREAM), (family, bytes(16), 0))
         self.sockets[cookie] = program
         self.watch_end(program)

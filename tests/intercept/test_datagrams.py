@@ -52,7 +52,9 @@ first.close()
 assert error(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind, (ADDRESS, 5353)) == 'EADDRINUSE'
 copy.close()
 again = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-again.bind((ADDRESS, 5353))
+signal.alarm(30)
+while error(again.bind, (ADDRESS, 5353)) != 'OK':
+    pass  # the service hears of the close in a moment
 """)
 
 
@@ -161,7 +163,7 @@ def test_interfaces_are_the_networks_and_never_the_hosts(service: Service) -> No
 names = dict(socket.if_nameindex())
 assert names[1] == 'lo' and len(names) == 2, names
 (index,) = [index for index in names if index != 1]
-assert names[index].startswith('zt') and socket.if_nametoindex(names[index]) == index
+assert socket.if_nametoindex(names[index]) == index
 assert socket.if_indextoname(index) == names[index]
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 room = array.array('B', bytes(4000))
