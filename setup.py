@@ -1,4 +1,4 @@
-"""Builds netcon's native parts: crypto leaf and data plane (Cython, C++20), lwIP binding (pybind11) and core, intercept library (C11).
+"""Builds the native parts: crypto leaf and data plane (Cython, C++20), lwIP binding (pybind11) and core, intercept library (C11).
 
 `NETCON_BUILD=crypto,reactor,lwip,intercept` limits a build to some of them.
 """
@@ -54,7 +54,7 @@ class BuildNative(build_ext):
             self.make("intercept/build.py", root / "netcon" / "lib" / "libnetcon-intercept.so")
 
     def use_lwip_source(self) -> None:
-        """lwIP's headers, for types only, before the binding is compiled. As system headers: they are not ours to keep free of warnings."""
+        """lwIP's headers, for types only, before the binding is compiled. As system headers, whose warnings are not ours."""
         found = subprocess.run(
             [sys.executable, str(HERE / "lwip/source.py")], check=True, cwd=HERE, stdout=subprocess.PIPE, text=True
         )

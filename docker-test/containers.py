@@ -24,7 +24,7 @@ USER = 65534
 HOME = "/home/node"
 PORT = 9993
 SUBNET = IPv4Network("10.213.77.0/24")
-DEADLINE = 60.0
+DEADLINE = 180.0
 
 
 class ContainerError(RuntimeError):

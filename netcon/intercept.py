@@ -98,7 +98,7 @@ def find_program(name: str, search: str | None = None) -> Path:
         return Path(name)
     for folder in (os.environ.get("PATH", os.defpath) if search is None else search).split(":"):
         candidate = Path(folder or ".") / name
-        if candidate.is_file() and os.access(candidate, os.X_OK):
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):  # a folder that we may not enter is passed over
             return candidate
     raise ProgramNotFound(f"{name}: not found in PATH (is it installed?)")
 

@@ -55,7 +55,8 @@ struct netcon_reactor_api {
 
     /* Run fn on the reactor thread, from any thread. In order. 0, or -ENOMEM, or -ESHUTDOWN once the reactor stopped. */
     int (*post)(struct netcon_reactor *reactor, netcon_task_fn fn, void *context);
-    /* The same, and wait until it has run. Called on the reactor thread (or in manual mode) it runs at once. Release the GIL first. */
+    /* The same, and wait until it has run. Called on the reactor thread (or in manual mode) it runs at once. Release the GIL first.
+     */
     int (*call)(struct netcon_reactor *reactor, netcon_task_fn fn, void *context);
 };
 

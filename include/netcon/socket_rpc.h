@@ -39,11 +39,12 @@ enum netcon_rpc_operation {
      * but TCP and UDP: EACCES, EPERM, EPROTONOSUPPORT are policy. */
     NETCON_RPC_SOCKET = 2,
     /* Subject of all that follow: P, or a duplicate. */
-    NETCON_RPC_BIND = 3,        /* data: struct netcon_address */
-    NETCON_RPC_LISTEN = 4,      /* args: backlog */
+    NETCON_RPC_BIND = 3,   /* data: struct netcon_address */
+    NETCON_RPC_LISTEN = 4, /* args: backlog */
     /* data: struct netcon_address (family 0 is AF_UNSPEC: disconnect). Answers at once: EINPROGRESS, EISCONN, EALREADY, or an
-     * error. args: 1 if the caller will wait (blocking). A reply with a descriptor: P was spent by an earlier failure; the
-     * caller dup3()s the new P over the old number, with the old flags. LISTEN after a shutdown() of the listener does the same. */
+     * error. args: 1 if the caller will wait (blocking). A reply with a descriptor: P was spent by an earlier failure, a
+     * disconnect, or the shutdown() of a listener; the caller dup3()s the new P over the old number, with the old flags. LISTEN may
+     * reply with a descriptor in the same way. */
     NETCON_RPC_CONNECT = 5,
     NETCON_RPC_GETSOCKNAME = 6, /* reply data: struct netcon_address */
     NETCON_RPC_GETPEERNAME = 7,
@@ -79,12 +80,12 @@ struct netcon_rpc_request {
     uint16_t version;
     uint16_t operation;
     uint16_t flags;
-    uint64_t network;  /* 0: the RPC path's default network, or whichever fits the destination */
-    uint64_t socket;   /* socket id: the SO_COOKIE of P; 0 for HELLO */
-    uint16_t family;   /* of the socket, as in its name; so that no request needs a look-up to be checked */
-    uint16_t type;     /* without SOCK_NONBLOCK, SOCK_CLOEXEC */
+    uint64_t network; /* 0: the RPC path's default network, or whichever fits the destination */
+    uint64_t socket;  /* socket id: the SO_COOKIE of P; 0 for HELLO */
+    uint16_t family;  /* of the socket, as in its name; so that no request needs a look-up to be checked */
+    uint16_t type;    /* without SOCK_NONBLOCK, SOCK_CLOEXEC */
     uint16_t protocol;
-    uint16_t status;   /* SOCK_NONBLOCK | SOCK_CLOEXEC of the descriptor, at the time of the call, shifted right by 4 */
+    uint16_t status; /* SOCK_NONBLOCK | SOCK_CLOEXEC of the descriptor, at the time of the call, shifted right by 4 */
     int32_t args[4];
     uint32_t data_length;
     uint32_t reserved; /* 0; makes the offset of `data` and the size of the struct the same */
@@ -96,21 +97,23 @@ struct netcon_rpc_reply {
     uint16_t version;
     uint16_t operation;
     uint16_t reserved;
-    int32_t error;     /* errno, 0 for success */
-    int32_t value;     /* what the call returns when it succeeds */
+    int32_t error; /* errno, 0 for success */
+    int32_t value; /* what the call returns when it succeeds */
     uint32_t data_length;
     uint8_t data[];
 };
 
 struct netcon_rpc_hello {
-    uint64_t service;  /* persistent id of the service's home */
-    uint64_t epoch;    /* random at each start */
-    uint64_t network;  /* default network of this path, 0 if none */
+    uint64_t service; /* persistent id of the service's home */
+    uint64_t epoch;   /* random at each start */
+    uint64_t network; /* default network of this path, 0 if none */
 };
 
 /* ---- accept ----
  * A pending connection is one message on the listener's pair: this record and the new P as SCM_RIGHTS. 64 bytes, so that
- * a record is always the same size whatever the family. Read with recvmsg and a 64-byte buffer, never with read. */
+ * a record is always the same size whatever the family. Read with recvmsg and a 64-byte buffer, never with read.
+ * Whoever takes the record binds the new P's name: that is what accepting means. A P that is closed without a name was never
+ * accepted (its listener was closed), and its connection is reset. */
 #define NETCON_ACCEPT_MAGIC 0x4e43414343455054ull /* "NCACCEPT" */
 struct netcon_accept_record {
     uint64_t magic;
@@ -210,13 +213,13 @@ struct netcon_name_program {
     uint16_t family;   /* AF_INET, AF_INET6 */
     uint16_t type;     /* SOCK_STREAM … */
     uint16_t protocol; /* IPPROTO_TCP … (never 0) */
-    uint16_t reserved;
+    uint16_t reserved; /* any: makes another name where one has been taken */
 } __attribute__((packed));
 
 struct netcon_name_service {
-    uint64_t serial;   /* unique within the service's epoch, see `tag` */
-    uint32_t tag;      /* low half of the epoch: makes the name unique on the host */
-    int32_t error;     /* kind F: the true errno */
+    uint64_t serial; /* unique within the service's epoch, see `tag` */
+    uint32_t tag;    /* low half of the epoch: makes the name unique on the host */
+    int32_t error;   /* kind F: the true errno */
     uint16_t family;
     uint16_t local_port;
     uint16_t remote_port;

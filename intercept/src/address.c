@@ -37,10 +37,6 @@ static long read_ipv6(struct netcon_address *out, const struct sockaddr *address
     return 0;
 }
 
-/* Never mapped: what lies below mmap_min_addr, and the kernel's half. Other bad pointers end the program, as they would in a C
- * library that looks at them. */
-static bool is_impossible(const void *pointer) { return (uintptr_t)pointer < 4096 || (intptr_t)pointer < 0; }
-
 long address_read(struct netcon_address *out, int descriptor, uint16_t family, const struct sockaddr *address, socklen_t length,
                   bool binding) {
     sa_family_t given;

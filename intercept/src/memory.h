@@ -4,11 +4,16 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 void *memcpy(void *restrict to, const void *restrict from, size_t length);
 void *memset(void *to, int byte, size_t length);
 int memcmp(const void *left, const void *right, size_t length);
 size_t strlen(const char *text);
+
+/* Never mapped: what lies below mmap_min_addr, and the kernel's half: EFAULT. Other bad pointers end the program, as they would
+ * in a C library that looks at them. */
+static inline bool is_impossible(const void *pointer) { return (uintptr_t)pointer < 4096 || (intptr_t)pointer < 0; }
 
 /* Does `text` begin with `prefix`? */
 bool starts_with(const char *text, const char *prefix);

@@ -71,7 +71,7 @@ static enum handling handling_of(int level, int option) {
 
 /* Gives a value to the program, cut to its room as the kernel does. */
 static long give(void *value, socklen_t *length, const void *whole, socklen_t size) {
-    if (!length || !value) return -EFAULT;
+    if (is_impossible(length) || is_impossible(value)) return -EFAULT;
     if ((int)*length < 0) return -EINVAL;
     if (*length > size) *length = size;
     memcpy(value, whole, *length);
@@ -122,7 +122,7 @@ long virtual_getsockopt(int descriptor, int level, int option, void *value, sock
     long absent = lacks_level(&name, level, option);
     if (absent) return absent == -ENOPROTOOPT && name.family == AF_INET && level != IPPROTO_UDP ? -EOPNOTSUPP : absent;
     if (handling == AS_HINT) return give(value, length, &(int){0}, sizeof(int));
-    if (!length || !value) return -EFAULT;
+    if (is_impossible(length) || is_impossible(value)) return -EFAULT;
     if ((int)*length < 0) return -EINVAL;
     uint8_t answer[NETCON_RPC_DATA_MAX];
     struct rpc_call call = call_about(NETCON_RPC_GETSOCKOPT, descriptor, &name);
@@ -151,7 +151,7 @@ long virtual_setsockopt(int descriptor, int level, int option, const void *value
     long absent = lacks_level(&name, level, option);
     if (absent) return absent;
     if ((int)length < 0) return -EINVAL;
-    if (length && !value) return -EFAULT;
+    if (length && is_impossible(value)) return -EFAULT;
     if (length > NETCON_RPC_DATA_MAX) return -EINVAL;
     struct rpc_call call = call_about(NETCON_RPC_SETSOCKOPT, descriptor, &name);
     call.args[0] = level;

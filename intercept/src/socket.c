@@ -24,11 +24,8 @@
 #include "names.h"
 #include "wrapped.h"
 
-/* A name that someone else has bound first: another pair has another cookie. */
-#define NAME_ATTEMPTS 8
-
-/* One pair, named and posted. Returns P's number or -errno; -EADDRINUSE if the name was taken, -EAGAIN if the service is not
- * the one that the name says any more. */
+/* One pair, named and posted. A name that someone else has bound first: another pair has another cookie. Returns P's number or
+ * -errno; -EADDRINUSE if the name was taken, -EAGAIN if the service is not the one that the name says any more. */
 static long make_socket(int family, int type, int protocol, int flags, uint64_t service) {
     /* The service's end must not leak into a program that another thread executes now. */
     int ends[2], buffer = PROGRAM_SEND_BUFFER;
@@ -153,12 +150,14 @@ long virtual_shutdown(int descriptor, int how) {
     if (is_datagrams(&name)) return shut_datagrams(descriptor, &name, how);
     switch (names_service(descriptor, NULL)) {
     case 'C':
-        return raw(SYS_shutdown, descriptor, how);
+        /* A connection that was reset, or that both sides have ended, is none any more. */
+        return names_hung_up(descriptor, POLLHUP) ? -ENOTCONN : raw(SYS_shutdown, descriptor, how);
     case 'L': {
         struct rpc_call call = call_about(NETCON_RPC_SHUTDOWN, descriptor, &name);
         call.args[0] = how;
         long done = rpc_call(&call);
         close_descriptor(call.reply_descriptor);
+        if (done == 0 && how != SHUT_WR) accept_discard_queue(descriptor);
         return done;
     }
     default:

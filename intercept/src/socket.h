@@ -11,6 +11,9 @@
  * makes it unwritable for ever (intercept.md, "The pump and the stale byte"). */
 #define PROGRAM_SEND_BUFFER 212992
 
+/* A name that someone else has bound first is tried again, in another form. */
+#define NAME_ATTEMPTS 8
+
 /* A call about a socket of ours, to be completed. */
 static inline struct rpc_call call_about(uint16_t operation, int descriptor, const struct netcon_name_program *name) {
     return (struct rpc_call){.operation = operation, .descriptor = descriptor, .about = name, .reply_descriptor = -1};
@@ -24,6 +27,9 @@ static inline struct rpc_call call_about(uint16_t operation, int descriptor, con
  * Copies of the old descriptor (dup, other processes, an epoll set) keep the old socket. Return: 0 or -errno.
  */
 long socket_replace(int descriptor, int fresh);
+
+/* Takes and closes what waits to be accepted: the service resets it. */
+void accept_discard_queue(int descriptor);
 
 /**
  * socket_give_to_kernel() - makes a socket of ours one of the kernel

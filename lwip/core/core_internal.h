@@ -27,6 +27,7 @@ uint64_t core_deadline(void);
 /* link.c */
 extern struct netif core_netif;
 extern bool core_output_refused;
+extern uint8_t core_ip6_bits[LWIP_IPV6_NUM_ADDRESSES]; /* prefix lengths of core_netif's IPv6 addresses */
 void core_link_start(void);
 void core_receive(const uint8_t *frame, uint32_t length);
 err_t core_add_address(const ip_addr_t *ip, uint8_t bits);

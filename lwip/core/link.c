@@ -16,7 +16,7 @@
 
 struct netif core_netif;
 bool core_output_refused;
-static uint8_t ip6_bits[LWIP_IPV6_NUM_ADDRESSES];
+uint8_t core_ip6_bits[LWIP_IPV6_NUM_ADDRESSES];
 
 /* ---- frames ---- */
 
@@ -59,17 +59,33 @@ static err_t output_ip6(struct netif *netif, struct pbuf *packet, const ip6_addr
     return result;
 }
 
+static uint16_t ethertype_of(const uint8_t *frame) { return (uint16_t)(frame[12] << 8 | frame[13]); }
+
+/* The bytes that lwIP reads without a look at the length: it counts on Ethernet's padding. */
+static uint32_t whole_header(const uint8_t *frame, uint32_t length) {
+    switch (length < SIZEOF_ETH_HDR ? 0 : ethertype_of(frame)) {
+    case ETHTYPE_ARP:
+        return SIZEOF_ETH_HDR + SIZEOF_ETHARP_HDR;
+    case ETHTYPE_IP:
+        return SIZEOF_ETH_HDR + IP_HLEN;
+    case ETHTYPE_IPV6:
+        return SIZEOF_ETH_HDR + IP6_HLEN;
+    default:
+        return SIZEOF_ETH_HDR;
+    }
+}
+
 void core_receive(const uint8_t *frame, uint32_t length) {
     core_count.frames_in++;
     core_count.bytes_in += length;
-    if (length < SIZEOF_ETH_HDR || length > (uint32_t)core_netif.mtu + SIZEOF_ETH_HDR + 4 /* a VLAN tag */) {
+    if (length < whole_header(frame, length) || length > (uint32_t)core_netif.mtu + SIZEOF_ETH_HDR + 4 /* a VLAN tag */) {
         core_count.bad_frames++;
         return;
     }
     if (core_merge(frame, length)) return;
     struct netif *netif = &core_netif;
     /* An ARP packet is for the netif that has its target address. */
-    if (length >= SIZEOF_ETH_HDR + SIZEOF_ETHARP_HDR && frame[12] == 0x08 && frame[13] == 0x06) {
+    if (ethertype_of(frame) == ETHTYPE_ARP) {
         ip4_addr_t target;
         memcpy(&target.addr, frame + SIZEOF_ETH_HDR + 24, 4);
         struct netif *owner = owner_of_ip4(&target);
@@ -125,7 +141,7 @@ void core_link_start(void) {
     LWIP_ASSERT("the interface comes up", add_netif(&core_netif, IP4_ADDR_ANY4, IP4_ADDR_ANY4));
     netif_create_ip6_linklocal_address(&core_netif, 1);
     netif_ip6_addr_set_state(&core_netif, 0, IP6_ADDR_PREFERRED);
-    ip6_bits[0] = 64;
+    core_ip6_bits[0] = 64;
 }
 
 void core_set_mtu(uint16_t mtu) {
@@ -174,7 +190,7 @@ static err_t add_ip6(const ip6_addr_t *given, uint8_t bits) {
     if (netif_get_ip6_addr_match(&core_netif, &ip) >= 0) return ERR_USE;
     if (netif_add_ip6_address(&core_netif, &ip, &slot) != ERR_OK) return ERR_MEM;
     netif_ip6_addr_set_state(&core_netif, slot, IP6_ADDR_PREFERRED);
-    ip6_bits[slot] = bits;
+    core_ip6_bits[slot] = bits;
     return ERR_OK;
 }
 
@@ -214,7 +230,7 @@ size_t core_addresses(struct lwip_core_address *out, size_t capacity) {
     for (int slot = 0; slot < LWIP_IPV6_NUM_ADDRESSES; slot++)
         if (ip6_addr_isvalid(netif_ip6_addr_state(&core_netif, slot)) && count < capacity) {
             ip_addr_copy_from_ip6(out[count].ip, *netif_ip6_addr(&core_netif, slot));
-            out[count++].bits = ip6_bits[slot];
+            out[count++].bits = core_ip6_bits[slot];
         }
     return count;
 }

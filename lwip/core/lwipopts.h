@@ -98,6 +98,10 @@
 #define SO_REUSE_RXTOALL 1
 #define LWIP_TCP_PCB_NUM_EXT_ARGS 2 /* 0: timers.c; 1: free for the socket server */
 
+/* A packet that must wait (for its neighbour's address) is copied unless it owns its bytes. TCP's are the server's, which may give
+ * them to another connection as soon as they are acknowledged or the connection is aborted: the packet would then carry those. */
+#define PBUF_NEEDS_COPY(packet) (((packet)->type_internal & PBUF_TYPE_FLAG_STRUCT_DATA_CONTIGUOUS) == 0)
+
 /* ---- checksums: real on all frames that leave, checked on all that arrive ---- */
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1
 #define LWIP_CHKSUM core_checksum

@@ -97,7 +97,6 @@ void core_give_up_unanswered(void) {
         void *argument = pcb->callback_arg;
         tcp_err(pcb, NULL);
         tcp_abandon(pcb, 0);
-        if (error != NULL) error(argument, ERR_RTE);
-        next = tcp_active_pcbs; /* the callback may have changed the list */
+        if (error != NULL) error(argument, ERR_RTE); /* which only takes note (lwip_core.h): the list stays as it is */
     }
 }

@@ -95,12 +95,11 @@ struct netif *core_route_ip4(const ip4_addr_t *source, const ip4_addr_t *destina
 /* ---- IPv6: one netif has all addresses ---- */
 
 const ip6_addr_t *core_next_hop_ip6(const ip6_addr_t *destination) {
-    struct lwip_core_address own[LWIP_IPV6_NUM_ADDRESSES + 80];
     int bits = -1;
-    size_t count = core_addresses(own, LWIP_ARRAYSIZE(own));
-    for (size_t i = 0; i < count; i++)
-        if (IP_IS_V6_VAL(own[i].ip) && own[i].bits > bits && prefix_matches(destination, ip_2_ip6(&own[i].ip), own[i].bits))
-            bits = own[i].bits;
+    for (int slot = 0; slot < LWIP_IPV6_NUM_ADDRESSES; slot++)
+        if (ip6_addr_isvalid(netif_ip6_addr_state(&core_netif, slot)) && core_ip6_bits[slot] > bits &&
+            prefix_matches(destination, netif_ip6_addr(&core_netif, slot), core_ip6_bits[slot]))
+            bits = core_ip6_bits[slot];
     const struct lwip_core_route *route = managed_route(destination, true, bits);
     if (route == NULL) return bits >= 0 ? destination : NULL;
     return IP_IS_ANY_TYPE_VAL(route->gateway) ? destination : ip_2_ip6(&route->gateway);

@@ -21,6 +21,7 @@ void Closer::close(int fd) {
         std::lock_guard lock(state_->mutex);
         state_->queue.push_back(fd);
         // A thread that is stuck in a close is not waited for: each new descriptor may have a thread of its own.
+        state_->queued.notify_one();
         if (state_->threads >= max_threads || state_->threads > state_->busy) return;
         state_->threads++;
     }
@@ -40,7 +41,7 @@ void Closer::close(int fd) {
 void Closer::run(std::shared_ptr<State> state) {
     pthread_setname_np(pthread_self(), "netcon-closer");
     std::unique_lock lock(state->mutex);
-    while (!state->queue.empty()) {
+    while (state->queued.wait_for(lock, idle, [&] { return !state->queue.empty(); })) {
         int fd = state->queue.front();
         state->queue.pop_front();
         state->busy++;
@@ -82,8 +83,14 @@ bool refuse_rights(int fd) {
 bool harmless(int fd) {
     refuse_rights(fd);
     char byte;
+    int from_the_first = -1; // an offset would look past what is there
+    setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &from_the_first, sizeof from_the_first);
     ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC);
     return n < 0 && (errno == EAGAIN || errno == ENOTCONN || errno == ECONNRESET);
+}
+
+void dispose(Descriptor given, Closer &closer) {
+    if (given && queued(given.get()) != 0) closer.close(given.release());
 }
 
 ssize_t receive(int fd, const iovec *parts, size_t count, int flags, Closer &closer) {
@@ -105,6 +112,23 @@ ssize_t receive(int fd, const iovec *parts, size_t count, int flags, Closer &clo
                     closer.close(smuggled);
                 }
     return n;
+}
+
+int send_message(int fd, const iovec *parts, size_t count, int passed) {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
+    msghdr message{};
+    message.msg_iov = const_cast<iovec *>(parts);
+    message.msg_iovlen = count;
+    if (passed >= 0) {
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        cmsghdr *c = CMSG_FIRSTHDR(&message);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
+    }
+    return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? errno : 0;
 }
 
 int make_pair(int type, Descriptor &program, Descriptor &service) {

@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -59,8 +60,10 @@ class Closer {
 
   private:
     static constexpr unsigned max_threads = 32;
+    static constexpr std::chrono::seconds idle{1}; // a thread that was just made is worth keeping for a moment
     struct State {
         mutable std::mutex mutex;
+        std::condition_variable queued;
         std::deque<int> queue;
         unsigned threads = 0;
         unsigned busy = 0; // descriptors that a thread is closing right now
@@ -81,12 +84,18 @@ uint64_t cookie_of(int fd);
  * refuses descriptors to a socket that says so; before, the look into the queue is what there is. */
 bool harmless(int fd);
 
+/* Close a stream socket that a program gave us. It may have kept the other end, and put a descriptor into this one's queue. */
+void dispose(Descriptor given, Closer &closer);
+
 /* From now on no descriptor can be put into this socket's receive queue. False where the kernel cannot promise that. */
 bool refuse_rights(int fd);
 
 /* recvmsg that cannot block, and into which a program cannot smuggle a descriptor: what comes goes to the closer.
  * Returns the number of bytes, or -errno. */
 ssize_t receive(int fd, const iovec *parts, size_t count, int flags, Closer &closer);
+
+/* sendmsg that cannot block, with the descriptor `passed` unless that is negative. 0 or an errno. */
+int send_message(int fd, const iovec *parts, size_t count, int passed);
 
 /* A connected pair of the given type, close-on-exec. 0 or an errno. */
 int make_pair(int type, Descriptor &program, Descriptor &service);

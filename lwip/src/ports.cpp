@@ -33,6 +33,7 @@ void Binding::release() {
     table_ = nullptr;
     next_ = nullptr;
     link_ = nullptr;
+    remote = Address();
 }
 
 void PortTable::insert(Binding &binding) {
@@ -90,6 +91,15 @@ int PortTable::claim_for_connect(Binding &binding) {
             return 0;
         }
     return EADDRNOTAVAIL;
+}
+
+bool PortTable::is_connected(const Binding &binding, uint64_t network, const Address &local, const Address &remote) const {
+    auto found = ports_.find(binding.local.port);
+    for (const Binding *holder = found == ports_.end() ? nullptr : found->second; holder != nullptr; holder = holder->next_)
+        if (holder != &binding && holder->remote == remote && (holder->network == 0 || holder->network == network) &&
+            (holder->local.is_any() || holder->local.same_ip(local)))
+            return true;
+    return false;
 }
 
 void PortTable::inherit(Binding &binding) { insert(binding); }

@@ -18,7 +18,7 @@ class PortTable;
 
 struct Binding {
     Address local;
-    Address remote;       // of an automatic claim
+    Address remote;       // of a connection
     uint64_t network = 0; // 0: every network
     uid_t uid = 0;
     bool v6_only = false;
@@ -46,6 +46,8 @@ class PortTable {
     int claim(Binding &binding);
     /* Claim a port for a connection from binding.local to binding.remote. 0, or EADDRNOTAVAIL when none is left. */
     int claim_for_connect(Binding &binding);
+    /* Has another socket a connection from this port to the same place? Two of them could not be told apart. */
+    bool is_connected(const Binding &binding, uint64_t network, const Address &local, const Address &remote) const;
     /* Claim without a check: the connection came through a listener that has the port. */
     void inherit(Binding &binding);
     /* A socket that is bound wants to listen: 0, or EADDRINUSE when another one that listens forbids it. */

@@ -13,7 +13,8 @@
  *
  *     program                         S's queue                peer
  *     shutdown(SHUT_WR)   EPOLLRDHUP, only the stale byte left  FIN after all that was sent
- *     close               EPOLLHUP                              FIN; RST if data was unread, or SO_LINGER is 0
+ *     close               EPOLLHUP                              FIN; RST if data was unread, or SO_LINGER is 0, or it was
+ *                                                               closed unaccepted, in the queue of a listener
  *     end of file         shutdown(S, SHUT_WR) after all data   FIN
  *     ECONNRESET          close(S), stale byte unread           RST (after all data that had arrived before it)
  *     end of file, EPIPE  stale byte read, then close(S)        RST after FIN
@@ -70,6 +71,10 @@ void Socket::deliver() {
             if (errno == EAGAIN) {
                 output_blocked_ = true;
                 want_output(true);
+                return;
+            }
+            if (errno == ENOMEM || errno == ENOBUFS || errno == EINTR) { // the kernel's trouble, not an end: in the next round
+                server.mark_dirty(*this);
                 return;
             }
             // The program reads no more: it has closed (EPOLLHUP will say so) or shut this direction down. TCP goes on to
@@ -151,7 +156,8 @@ void Socket::hang_up() {
         server.retire(*this);
         return;
     }
-    if ((options.linger && options.linger_seconds == 0) || unread_by_program_ || !tcp.rx_empty()) {
+    // Nobody accepted it before its listener was closed: as any connection in a queue that is given up.
+    if (!was_accepted() || (options.linger && options.linger_seconds == 0) || unread_by_program_ || !tcp.rx_empty()) {
         tcp.abort();
         server.retire(*this);
         return;

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <new>
 
 namespace netcon::server {
 
@@ -21,6 +22,9 @@ constexpr unsigned accepts_per_turn = 64;
 constexpr unsigned clients_per_process = 256;
 constexpr unsigned clients_per_user = 2048;
 constexpr size_t clients_in_all = 4096;
+constexpr uint64_t pause_us = 100'000;
+
+Descriptor make_reserve() { return Descriptor(open("/dev/null", O_RDONLY | O_CLOEXEC)); }
 
 bool is_dead_socket(const sockaddr_un &address, socklen_t length) {
     Descriptor probe(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -30,13 +34,16 @@ bool is_dead_socket(const sockaddr_un &address, socklen_t length) {
 } // namespace
 
 RpcServer::RpcServer(const netcon_reactor_api *reactor, RequestHandler &handler, Closer &closer)
-    : reactor_(reactor), handler_(handler), closer_(closer), reserve_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {
+    : reactor_(reactor), handler_(handler), closer_(closer), reserve_(make_reserve()) {
     fds_.reserve(rights_max);
+    pause_ = reactor->timer_new(reactor->reactor, on_pause_over, this);
+    if (pause_ == nullptr) throw std::bad_alloc();
 }
 
 RpcServer::~RpcServer() {
     while (!paths_.empty())
         unlisten(std::string(paths_.back()->name));
+    reactor_->timer_free(pause_);
 }
 
 int RpcServer::listen(const std::string &name, uint64_t network, mode_t mode) {
@@ -110,17 +117,35 @@ bool RpcServer::within_budget(const Caller &peer) const {
            count(clients_of_user_, peer.uid) < clients_per_user;
 }
 
+/* The table is full: the client gets the descriptor held back for that, otherwise the path would stay readable, and loses it.
+ * False: there is no other client, or that descriptor is gone, too, for what the client had sent is still being closed elsewhere;
+ * then nobody is accepted for a while. */
+bool RpcServer::turn_away(Path &path) {
+    reserve_.reset();
+    Descriptor away(accept4(path.fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    bool any = static_cast<bool>(away);
+    counters_.refused += any;
+    if (any && !harmless(away.get())) closer_.close(away.release());
+    away.reset();
+    reserve_ = make_reserve();
+    if (reserve_) return any;
+    for (auto &each : paths_)
+        reactor_->rewatch(reactor_->reactor, each->fd.get(), 0);
+    reactor_->timer_set(pause_, reactor_->now_us(reactor_->reactor) + pause_us);
+    return false;
+}
+
+void RpcServer::on_pause_over(void *context) {
+    auto *server = static_cast<RpcServer *>(context);
+    for (auto &path : server->paths_)
+        server->reactor_->rewatch(server->reactor_->reactor, path->fd.get(), EPOLLIN);
+}
+
 void RpcServer::accept(Path &path) {
     for (unsigned i = 0; i < accepts_per_turn; i++) {
         Descriptor fd(accept4(path.fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (!fd) {
-            if (errno != EMFILE && errno != ENFILE) return;
-            // Full. Turn the client away, with the descriptor held back for that: otherwise the path would stay readable.
-            counters_.refused++;
-            reserve_.reset();
-            Descriptor away(accept4(path.fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-            away.reset();
-            reserve_ = Descriptor(open("/dev/null", O_RDONLY | O_CLOEXEC));
+            if ((errno != EMFILE && errno != ENFILE) || !turn_away(path)) return;
             continue;
         }
         ucred credentials{};
@@ -270,21 +295,13 @@ void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply) {
     header.value = reply.value;
     header.data_length = reply.length;
     iovec parts[2] = {{&header, head}, {reply.data, reply.length}};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-    msghdr message{};
-    message.msg_iov = parts;
-    message.msg_iovlen = 2;
-    if (reply.descriptor) {
-        message.msg_control = control;
-        message.msg_controllen = sizeof control;
-        cmsghdr *c = CMSG_FIRSTHDR(&message);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        int passed = reply.descriptor.get();
-        std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
+    int error = send_message(fd, parts, 2, reply.descriptor.get());
+    if (error == ETOOMANYREFS) { // too many descriptors of this user are in flight: answer without one
+        header.error = ENFILE;
+        header.data_length = 0;
+        error = send_message(fd, parts, 1, -1);
     }
-    if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) counters_.lost_replies++;
+    if (error != 0) counters_.lost_replies++;
 }
 
 } // namespace netcon::server

@@ -95,8 +95,10 @@ class RpcServer {
     };
 
     static void on_path(void *context, int fd, uint32_t events);
+    static void on_pause_over(void *context);
     static void on_client(void *context, int fd, uint32_t events);
     void accept(Path &path);
+    bool turn_away(Path &path);
     bool within_budget(const Caller &peer) const;
     /* False: the client is gone, or must go. */
     bool receive_one(Client &client, bool &received);
@@ -109,6 +111,7 @@ class RpcServer {
     Closer &closer_;
     RpcCounters counters_;
     Descriptor reserve_;
+    netcon_timer *pause_ = nullptr; // of all paths, while there is no descriptor even to turn a client away
     std::vector<std::unique_ptr<Path>> paths_;
     std::unordered_map<int, std::unique_ptr<Client>> clients_;
     std::unordered_map<pid_t, unsigned> clients_of_process_;

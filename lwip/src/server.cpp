@@ -187,7 +187,7 @@ void Server::retire(Socket &socket) {
     socket.listener.reset();
     if (socket.came_through != nullptr) socket.came_through->listener->unlink(socket);
     socket.leave_pair();
-    socket.program.reset();
+    dispose(std::move(socket.program), closer);
     socket.tcp.abort();
     socket.binding.release();
     *socket.link = socket.next;
@@ -200,13 +200,29 @@ void Server::retire(Socket &socket) {
     schedule_flush();
 }
 
-/* A socket whose connect failed has no pair, so nothing tells when its program is done with it. The latest few are kept,
- * with their options, for the loops that call connect() again. */
+/* A socket whose connect failed, or that listened and was shut down, has no pair, so nothing tells when its program is done with
+ * it. The latest few are kept, with their options, for the loops that call connect() again. */
 void Server::keep_failed(Socket &socket) {
     uint64_t old = std::exchange(failed_[failed_at_], socket.id);
     failed_at_ = (failed_at_ + 1) % failed_.size();
     if (auto found = by_id_.find(old); old != 0 && found != by_id_.end() && found->second->state == State::failed)
         retire(*found->second);
+}
+
+void Server::notice_closed(uint16_t port) {
+    std::vector<Socket *> holders; // one that ends may take others with it
+    for (Socket *socket = sockets_; socket != nullptr; socket = socket->next)
+        if (socket->binding.held() && socket->binding.local.port == port) holders.push_back(socket);
+    for (Socket *socket : holders)
+        socket->notice_hang_up();
+}
+
+void Server::notice_closed_listeners(uint16_t port) {
+    std::vector<Socket *> holders;
+    for (const auto &point : points)
+        if (point->local.port == port) holders.insert(holders.end(), point->members.begin(), point->members.end());
+    for (Socket *socket : holders)
+        socket->notice_hang_up();
 }
 
 /* ---- work ---- */
@@ -316,37 +332,45 @@ void Server::handle(Request &request, Reply &reply) {
         create_socket(request, reply);
         return;
     }
-    DatagramSocket *socket = datagrams.find(header.socket);
-    if (classify(request.subject.get()) != (socket != nullptr ? Kind::seqpacket : Kind::stream) || header.socket == 0 ||
+    DatagramSocket *datagram_socket = datagrams.find(header.socket);
+    if (classify(request.subject.get()) != (datagram_socket != nullptr ? Kind::seqpacket : Kind::stream) || header.socket == 0 ||
         cookie_of(request.subject.get()) != header.socket) {
         count.forged++;
         reply.error = EBADF;
         return;
     }
-    if (socket != nullptr) {
-        reply.error = datagrams.answer(*socket, request, reply);
+    if (datagram_socket != nullptr) {
+        reply.error = datagrams.answer(*datagram_socket, request, reply);
         return;
     }
     auto found = by_id_.find(header.socket);
-    if (found != by_id_.end()) {
-        Descriptor program = std::move(request.subject);
-        reply.error = answer(*found->second, request, program, reply);
-        return;
-    }
-    // A pair that is spent: its connection is gone, but the program still holds P. The names say that it was ours.
-    auto own = own_program_name(request.subject.get());
-    auto peer = peer_service_name(request.subject.get());
-    if (!own || own->service != service_ || own->socket != header.socket || !peer || peer->fields.tag != tag() ||
-        own->type != SOCK_STREAM || (own->family != AF_INET && own->family != AF_INET6)) {
-        count.forged++;
-        reply.error = EBADF;
-        return;
+    Socket *socket = found != by_id_.end() ? found->second : nullptr;
+    if (socket == nullptr) {
+        // A pair that is spent: its connection is gone, but the program still holds P. The names say that it was ours.
+        auto own = own_program_name(request.subject.get());
+        auto peer = peer_service_name(request.subject.get());
+        if (!own || own->service != service_ || own->socket != header.socket || !peer || peer->fields.tag != tag() ||
+            own->type != SOCK_STREAM || (own->family != AF_INET && own->family != AF_INET6)) {
+            count.forged++;
+            reply.error = EBADF;
+            return;
+        }
+        if (peer->kind == 'C') { // it stays connected, for Linux, until it is disconnected
+            netcon_address wanted{};
+            std::memcpy(&wanted, header.data, std::min<size_t>(header.data_length, sizeof wanted));
+            if (header.operation == NETCON_RPC_BIND || header.operation == NETCON_RPC_LISTEN) reply.error = EINVAL;
+            if (header.operation == NETCON_RPC_CONNECT && wanted.family != AF_UNSPEC) reply.error = EISCONN;
+            if (reply.error != 0) return;
+        }
+        if ((socket = new_socket(request.caller, own->family, State::failed)) == nullptr) {
+            reply.error = ENFILE;
+            return;
+        }
     }
     Descriptor program = std::move(request.subject);
-    auto *spent = new Socket(*this, own->family, own->type, own->protocol, request.caller.uid, State::failed);
-    add(*spent);
-    reply.error = answer(*spent, request, program, reply);
-    if (!spent->pair) retire(*spent);
+    reply.error = answer(*socket, request, program, reply);
+    dispose(std::move(program), closer);
+    if (socket->id == 0) retire(*socket); // it got no new pair, and has no old one by which it could be found again
 }
 
 int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply &reply) {
@@ -411,7 +435,7 @@ void Server::create_socket(Request &request, Reply &reply) {
         reply.error = EBADF;
         return;
     }
-    if (!may_have_another(request.caller.uid)) {
+    if (!may_have_another(request.caller.uid) || !may_keep(request.subject)) {
         count.refused_sockets++;
         reply.error = ENFILE;
         return;
@@ -420,12 +444,24 @@ void Server::create_socket(Request &request, Reply &reply) {
         reply.error = datagrams.create(request);
         return;
     }
-    auto *socket = new Socket(*this, header.family, SOCK_STREAM, IPPROTO_TCP, request.caller.uid, State::fresh);
-    add(*socket);
-    enter_user(request.caller.uid);
-    socket->counted = true;
+    Socket *socket = new_socket(request.caller, header.family, State::fresh);
+    if (socket == nullptr) {
+        count.refused_sockets++;
+        reply.error = ENFILE;
+        return;
+    }
     reply.error = socket->take_pair(std::move(request.subject), header.socket);
     if (reply.error != 0) retire(*socket);
+}
+
+/* Null: there are too many. */
+Socket *Server::new_socket(const Caller &caller, uint16_t family, State state) {
+    if (!may_have_another(caller.uid)) return nullptr;
+    auto *socket = new Socket(*this, family, SOCK_STREAM, IPPROTO_TCP, caller.uid, state);
+    add(*socket);
+    enter_user(caller.uid);
+    socket->counted = true;
+    return socket;
 }
 
 std::vector<std::pair<std::string, uint64_t>> Server::stats() const {

@@ -57,6 +57,12 @@ class Server final : public RequestHandler {
     void keep_failed(Socket &socket);
     void retry_later(Socket &listener);
     void expect_orphan();
+    /* May a socket keep this descriptor? Its number tells how full the table is; some room is left for all else. */
+    bool may_keep(const Descriptor &descriptor) const { return static_cast<size_t>(descriptor.get()) < sockets_max_; }
+    /* A request may overtake the events of what the program did before it. These look whether the program has closed the
+     * sockets that have this port, or those that listen on it. */
+    void notice_closed(uint16_t port);
+    void notice_closed_listeners(uint16_t port);
     uint64_t next_serial() { return ++serial_; }
     uint64_t last_serial() const { return serial_; }
     uint32_t tag() const { return static_cast<uint32_t>(epoch_); }
@@ -98,6 +104,7 @@ class Server final : public RequestHandler {
     void flush();
     void free_retired();
     void create_socket(Request &request, Reply &reply);
+    Socket *new_socket(const Caller &caller, uint16_t family, State state);
     int answer(Socket &socket, Request &request, Descriptor &program, Reply &reply);
     void stack_failed(Stack *stack);
 

@@ -2,6 +2,7 @@
 #include "socket.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -43,7 +44,7 @@ void Socket::notify(void *context) {
 
 int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
     int yes = 1, fd = service_end.get();
-    refuse_rights(fd);
+    rights_refused_ = refuse_rights(fd);
     // Otherwise a program's MSG_OOB byte is counted by FIONREAD, never returned, and the pump would spin.
     if (setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes) != 0) return errno;
     set_send_buffer(fd, service_send_buffer);
@@ -58,9 +59,16 @@ int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
 
 void Socket::leave_pair() {
     server.forget_id(*this);
+    close_pair();
+}
+
+void Socket::close_pair() {
     if (!pair) return;
     server.reactor->unwatch(server.reactor->reactor, pair.get());
-    pair.reset();
+    if (rights_refused_)
+        pair.reset();
+    else
+        dispose(std::move(pair), server.closer);
 }
 
 void Socket::want_output(bool want) {
@@ -88,11 +96,17 @@ void Socket::on_pair(void *context, int, uint32_t events) {
     socket->server.mark_dirty(*socket);
 }
 
+void Socket::notice_hang_up() {
+    pollfd end{pair.get(), 0, 0};
+    if (!pair || retired || ::poll(&end, 1, 0) != 1 || (end.revents & POLLHUP) == 0) return;
+    on_pair(this, end.fd, EPOLLIN | EPOLLHUP | ((end.revents & POLLERR) != 0 ? EPOLLERR : 0u));
+    turn();
+}
+
 void Socket::turn() {
     switch (state) {
     case State::fresh:
     case State::bound:
-    case State::shut:
         if (hung_up_) server.retire(*this);
         break;
     case State::listening:
@@ -138,12 +152,20 @@ int Socket::bind(const netcon_address &wanted, uint64_t on_network) {
     binding.v6_only = options.v6_only;
     binding.reuse_address = options.reuse_address;
     binding.reuse_port = options.reuse_port;
-    if (int error = server.ports.claim(binding)) return error;
+    if (int error = claim_port()) return error;
     network = join_network;
     bound_to_ = binding.local;
     explicitly_bound_ = true;
     state = State::bound;
     return 0;
+}
+
+/* EADDRINUSE is not said because of a socket that the program has closed before it asked. */
+int Socket::claim_port() {
+    int error = server.ports.claim(binding);
+    if (error != EADDRINUSE) return error;
+    server.notice_closed(binding.local.port);
+    return server.ports.claim(binding);
 }
 
 /* ---- listen ---- */
@@ -154,7 +176,7 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
         return 0;
     }
     if (state == State::failed && explicitly_bound_ == false) binding.release();
-    if (state != State::fresh && state != State::bound && state != State::shut && state != State::failed) return EINVAL;
+    if (state != State::fresh && state != State::bound && state != State::failed) return EINVAL;
     if (!binding.held()) { // never bound, or given up after a failed connect
         binding.local = explicitly_bound_ ? bound_to_ : Address::any(family);
         binding.network = explicitly_bound_ ? network : on_network;
@@ -163,13 +185,16 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
         binding.reuse_address = options.reuse_address;
         binding.reuse_port = options.reuse_port;
         binding.automatic = false;
-        if (int error = server.ports.claim(binding)) return error;
+        if (int error = claim_port()) return error;
         network = binding.network;
     }
-    if (int error = server.ports.check(binding)) return error;
+    if (server.ports.check(binding) != 0) {
+        server.notice_closed(binding.local.port);
+        if (int error = server.ports.check(binding)) return error;
+    }
 
     Descriptor fresh_end;
-    if (state == State::shut || state == State::failed) {
+    if (state == State::failed) {
         if (int error = new_pair(reply, fresh_end)) return error;
     }
     Descriptor &p = fresh_end ? fresh_end : program_end;
@@ -177,7 +202,8 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
     listener->set_backlog(backlog);
     int error = 0;
     for (auto &[id, stack] : server.networks())
-        if ((network == 0 || network == id) && error == 0) error = listener->add(stack);
+        // One that has failed is met when the next takes its place.
+        if ((network == 0 || network == id) && stack->running() && error == 0) error = listener->add(stack);
     if (error == 0) error = name_pair('L', binding.local, 0);
     // Now P's peer must be the S that we know: otherwise somebody has registered a pair under the cookie of another one.
     if (error == 0)
@@ -188,7 +214,8 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
         listener.reset();
         return error;
     }
-    fill_queue(p.get()); // a listener is never writable
+    fill_queue(p.get());             // a listener is never writable,
+    ::shutdown(pair.get(), SHUT_RD); // and who writes all the same gets EPIPE
     set_send_buffer(pair.get(), record_send_buffer);
     binding.listening = true;
     state = State::listening;
@@ -204,9 +231,11 @@ void Socket::join(uint64_t joined, const std::shared_ptr<Stack> &stack) {
 void Socket::shut_listener() {
     listener.reset(); // connections that wait are reset
     binding.listening = false;
-    ::shutdown(pair.get(), SHUT_WR); // each accept() that waits reads the end of file, and says EINVAL
-    want_output(false);
-    state = State::shut;
+    binding.release();
+    drain_pair();
+    close_pair(); // each accept() that waits reads the end of file, and says EINVAL
+    state = State::failed;
+    server.keep_failed(*this);
 }
 
 int Socket::shutdown(int how) {
@@ -232,13 +261,14 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
     if (wanted.family == AF_UNSPEC) {
         // Disconnect. What was connected, or tried to, needs a new pair: the old one's names and bytes are spent.
         if (state == State::fresh || state == State::bound || state == State::failed) return 0;
-        if (state == State::listening || state == State::shut) {
-            if (state == State::listening) shut_listener();
+        if (state == State::listening) {
+            shut_listener();
             return 0;
         }
         tcp.abort();
         if (!explicitly_bound_) binding.release();
-        program.reset();
+        binding.remote = Address();
+        dispose(std::move(program), server.closer);
         Descriptor fresh_end;
         state = State::failed;
         int error = new_pair(reply, fresh_end);
@@ -260,6 +290,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         break;
     }
     if (wanted.family != family) return EAFNOSUPPORT;
+    if (!server.may_keep(program_end)) return ENFILE;
     Address to = Address::from(wanted);
     if (to.is_v4() && family == AF_INET6 && options.v6_only) return ENETUNREACH;
     if (to.is_multicast() || to.is_broadcast()) return ENETUNREACH;
@@ -273,6 +304,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
     if (!stack) return ENETUNREACH;
     if (to.is_any()) // this host, as Linux reads it
         to.ip = from.ip;
+    if (server.stack_with(on, to)) server.notice_closed_listeners(to.port);
 
     bool claimed = false;
     if (!binding.held()) {
@@ -283,7 +315,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         binding.reuse_address = options.reuse_address;
         binding.reuse_port = options.reuse_port;
         binding.automatic = !explicitly_bound_;
-        if (int error = explicitly_bound_ ? server.ports.claim(binding) : server.ports.claim_for_connect(binding)) return error;
+        if (int error = explicitly_bound_ ? claim_port() : server.ports.claim_for_connect(binding)) return error;
         claimed = true;
     }
     local = local_given ? bound_to_ : from;
@@ -294,9 +326,11 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         if (claimed) binding.release();
         return error;
     };
+    if (explicitly_bound_ && server.ports.is_connected(binding, server.network_of(stack.get()), local, to))
+        return undo(EADDRNOTAVAIL);
 
     Descriptor fresh_end;
-    if (state == State::failed || state == State::shut) {
+    if (state == State::failed) {
         if (int error = new_pair(reply, fresh_end)) return undo(error);
     }
     tcp.gone = tcp.connected = tcp.was_reset = tcp.rx_fin = false;
@@ -310,7 +344,7 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
         return undo(error);
     }
     program = std::move(p);
-    remote = to;
+    remote = binding.remote = to;
     network = server.network_of(stack.get());
     connect_reported_ = waits;
     state = State::connecting;
@@ -379,7 +413,7 @@ void Socket::complete_connect() {
     }
     drain_filler();
     set_send_buffer(program.get(), program_send_buffer_);
-    program.reset();
+    dispose(std::move(program), server.closer);
     start_pump();
 }
 
@@ -392,11 +426,10 @@ void Socket::start_pump() {
 
 void Socket::fail_connect(int error) {
     server.count.connect_failures++;
-    program.reset();
+    dispose(std::move(program), server.closer);
     tcp.abort();
     name_pair('F', local, error);
-    server.reactor->unwatch(server.reactor->reactor, pair.get());
-    pair.reset(); // with the filler unread: the program sees an error, and finds which in the name
+    close_pair(); // with the filler unread: the program sees an error, and finds which in the name
     binding.release();
     state = State::failed;
     server.keep_failed(*this);
@@ -405,7 +438,7 @@ void Socket::fail_connect(int error) {
 /* A socket whose pair is spent gets another; P goes out with the reply. */
 int Socket::new_pair(Reply &reply, Descriptor &program_end) {
     leave_pair();
-    if (int error = make_program_end()) return error;
+    if (int error = make_program_end(true)) return error;
     int copy = fcntl(program.get(), F_DUPFD_CLOEXEC, 0);
     if (copy < 0) return ENFILE;
     reply.descriptor = std::move(program);
@@ -415,12 +448,12 @@ int Socket::new_pair(Reply &reply, Descriptor &program_end) {
     return 0;
 }
 
-int Socket::make_program_end() {
+int Socket::make_program_end(bool named) {
     for (int i = 0;; i++) {
         Descriptor p, s;
-        if (make_pair(SOCK_STREAM, p, s) != 0) return ENFILE;
+        if (make_pair(SOCK_STREAM, p, s) != 0 || !server.may_keep(s)) return ENFILE;
         netcon_name_program name{server.service(), cookie_of(p.get()), family, type, protocol, 0};
-        int error = bind_name(p.get(), name);
+        int error = named ? bind_name(p.get(), name) : 0;
         if (error == EADDRINUSE && i < name_attempts) continue; // squatted: the next pair has another cookie
         if (error == 0) error = take_pair(std::move(s), name.socket);
         if (error != 0) return error;
@@ -430,9 +463,15 @@ int Socket::make_program_end() {
     }
 }
 
+/* A name of P's, once bound, is seen from S even after P was closed. */
+bool Socket::was_accepted() const { return !came_by_accept_ || peer_program_name(pair.get()).has_value(); }
+
 int Socket::make_accepted_pair(const Socket &listening) {
-    if (int error = make_program_end()) return error;
+    // Whoever takes the record names P: that is how we know, even when it is closed, that it was accepted.
+    if (int error = make_program_end(false)) return error;
+    came_by_accept_ = true;
     binding.local = local;
+    binding.remote = remote;
     binding.network = network = server.network_of(tcp.stack());
     binding.uid = uid;
     binding.reuse_address = listening.binding.reuse_address;
@@ -441,8 +480,13 @@ int Socket::make_accepted_pair(const Socket &listening) {
     tcp.apply(options);
     connect_reported_ = true;
     // The stale byte, then the name, before anybody can see the descriptor.
-    if (send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) return ECONNRESET;
-    return name_pair('C', local, 0) == 0 ? 0 : EINVAL;
+    int error = send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 ? name_pair('C', local, 0) : ENOBUFS;
+    if (error != 0) { // the next try makes another pair
+        leave_pair();
+        program.reset();
+        binding.release();
+    }
+    return error == 0 || error == ENOBUFS ? error : EINVAL;
 }
 
 /* ---- names ---- */
@@ -483,7 +527,7 @@ void Socket::reset(int error) {
 void Socket::stack_failed(const Stack *stack, int error) {
     if (listener) listener->remove(stack);
     if (tcp.stack() != stack) return;
-    tcp.forget();
+    if (!stack->running()) tcp.forget();
     if (state == State::connecting || state == State::connected || state == State::closing || state == State::pending) reset(error);
 }
 

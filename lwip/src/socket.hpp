@@ -2,9 +2,9 @@
  *
  * The program holds P, the service S, the two ends of an AF_UNIX pair (intercept.md). States:
  *
- *    fresh ── bind ── bound ── listen ── listening ── shutdown ── shut (may listen again, on a new pair)
+ *    fresh ── bind ── bound ── listen ── listening ── shutdown ── failed
  *      └───────────────┴── connect ── connecting ──┬── connected ── P closed ── closing ── gone
- *                                                  └── failed (connect again, on a new pair)
+ *                                                  └── failed (may connect or listen again, on a new pair)
  *    pending (came through a listener; no pair yet) ── handed over ── connected
  *
  * socket.cpp holds the transitions that programs ask for, pump.cpp what moves bytes in `connected` and `closing`,
@@ -31,7 +31,7 @@ namespace netcon::server {
 
 class Server;
 
-enum class State { fresh, bound, listening, shut, connecting, connected, closing, failed, pending };
+enum class State { fresh, bound, listening, connecting, connected, closing, failed, pending };
 
 class Socket {
   public:
@@ -55,6 +55,8 @@ class Socket {
 
     /* -- work -- */
     void turn();
+    /* The program may have closed it already, though the event has not come to us: look. */
+    void notice_hang_up();
     /* Reset both sides: the program sees ECONNRESET (or the failure of its connect, or the end of its listener). */
     void reset(int error);
     /* The stack is not to be touched again. */
@@ -66,6 +68,7 @@ class Socket {
     bool orphaned() const { return state == State::closing || (state == State::connected && hung_up_); }
     /* Give S up; the program sees a reset if something in it is unread. */
     void leave_pair();
+    void close_pair(); // the same, but the socket is still found by its id
     /* A wildcard listener meets a new network, or a bound one its new stack. */
     void join(uint64_t network, const std::shared_ptr<Stack> &stack);
 
@@ -97,11 +100,13 @@ class Socket {
     static void on_pair(void *context, int fd, uint32_t events);
     static void notify(void *context);
 
+    int claim_port();
     int fill_program(Descriptor &program);
     void drain_pair();
     void drain_filler();
     int name_pair(char kind, const Address &own, int error);
-    int make_program_end();
+    int make_program_end(bool named);
+    bool was_accepted() const;
     int new_pair(Reply &reply, Descriptor &program_end);
     void complete_connect();
     void fail_connect(int error);
@@ -119,6 +124,8 @@ class Socket {
     Address bound_to_; // what bind() asked for, for a retry after a failed connect
     bool explicitly_bound_ = false;
     bool connect_reported_ = false;
+    bool came_by_accept_ = false;
+    bool rights_refused_ = false; // S takes no descriptors from the program: closing it cannot block
     int program_send_buffer_ = 0;
     size_t filler_ = 0; // bytes in S's queue that keep P unwritable while connecting
 

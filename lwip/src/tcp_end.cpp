@@ -174,7 +174,8 @@ err_t TcpEnd::on_sent(void *arg, tcp_pcb *pcb, u16_t bytes) {
     uint32_t left = bytes;
     while (left > 0) {
         Chunk *chunk = end->tx_head_;
-        uint32_t step = std::min(left, chunk->submitted - chunk->acknowledged);
+        uint32_t step = chunk == nullptr ? 0 : std::min(left, chunk->submitted - chunk->acknowledged);
+        if (step == 0) end->stack_raw_->core().fail("more was acknowledged than was sent");
         chunk->acknowledged += step;
         left -= step;
         if (chunk->acknowledged == Chunk::capacity) {

@@ -94,13 +94,16 @@ def read_identity(path: Path) -> Identity:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except FileNotFoundError:
+        raise Failure(f"{path}: there is no such file; `netcon identity generate` makes identities") from None
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}") from None
 
 
 def write_new(path: Path, text: str, mode: int) -> None:
-    """Write a file that must not exist yet: a key is never overwritten."""
+    """Write a file that must not exist yet: a key is never overwritten. Its folder is made if there is none."""
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
             file.write(text)
     except FileExistsError:

@@ -67,6 +67,9 @@ def join(network: str, wait: float | None, allow_global: bool | None, allow_defa
                 )
             time.sleep(_POLL_SECONDS)
             state = api.get(f"/network/{network}")
+        if state["status"] == "ACCESS_DENIED":
+            address = api.get("/status")["address"]
+            click.echo(f"the network's owner must authorise member {address}; see `netcon networks` later", err=True)
     click.echo(f"{network} {state['status']} {', '.join(state['assignedAddresses']) or '-'}")
 
 

@@ -38,10 +38,12 @@ def service(detach: bool, wait_address: bool, timeout: float, port: int | None, 
 
 
 @click.command(short_help="Stop the service.")
+@click.argument("folder", metavar="[HOME]", required=False, type=click.Path(path_type=Path))
 @home_option
-def stop() -> None:
-    """Stop the service of the home folder, and wait until it is gone."""
+def stop(folder: Path | None) -> None:
+    """Stop the service of home folder HOME, and wait until it is gone."""
     from netcon.service.detach import stop_service
 
-    if not stop_service(home()):
-        raise Failure(f"no service runs on {home()}; name its home folder with -D")
+    path = folder.absolute() if folder else home()
+    if not stop_service(path):
+        raise Failure(f"no service runs on {path}; name its home folder with -D")

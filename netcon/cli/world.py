@@ -58,7 +58,9 @@ def make(roots: list[tuple[Path, list[str]]], key: Path, output: Path, world_id:
     previous = _load(output) if output.exists() else None
     number = _parse_id(world_id) if world_id else previous.id if previous else secrets.randbits(63) | 1
     secret = _load_key(key)
-    planet = make_planet(number, time.time_ns() // 1_000_000, found, secret)
+    # Its timestamp is its version: later than what it replaces, whatever the clock says.
+    timestamp = max(time.time_ns() // 1_000_000, previous.timestamp + 1 if previous else 0)
+    planet = make_planet(number, timestamp, found, secret)
     if previous is not None and previous.id == number and not previous.accepts_update(planet):
         raise Failure(
             f"{output}: was not signed with {key}: nodes that have it would refuse the new one; give its key, or another --output"

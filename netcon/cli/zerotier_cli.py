@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +12,7 @@ import httpx
 
 from netcon.core.address import parse_network
 from netcon.core.errors import DecodeError
+from netcon.core.settings import NodeSettings
 from netcon.service.paths import default_home
 
 _HELP = """\
@@ -44,6 +44,10 @@ _TIMEOUT_S = 30
 
 class Usage(Exception):
     """Exit code 2."""
+
+
+class Answer(Exception):
+    """What a switch alone asks for; exit code 0."""
 
 
 class Options:
@@ -90,6 +94,10 @@ class Options:
                 )
             case "q":
                 pass  # "act as the client": we are nothing else
+            case "h":
+                raise Answer(_HELP)
+            case "v":
+                raise Answer(".".join(map(str, NodeSettings().version)))
             case _:
                 raise Usage(_HELP)
 
@@ -146,6 +154,8 @@ def main() -> NoReturn:
     try:
         options = Options(sys.argv[1:])
         _run(options)
+    except Answer as answer:
+        print(answer)
     except Usage as error:
         print(str(error), file=sys.stderr)
         sys.exit(2)
@@ -215,17 +225,22 @@ def _version(peer: dict[str, Any]) -> str:
     return peer["version"] if peer["versionMajor"] >= 0 else "-"
 
 
+def _peers_and_clock(options: Options, command: str) -> tuple[list[dict[str, Any]], int]:
+    """Times of peers are by the service's clock, which does not follow a wall clock that is set."""
+    service = Service(options)
+    return service.get(command, "/peer"), service.get(command, "/status")["clock"]
+
+
 def _ago(now: int, then: int) -> int:
     return now - then if then else -1
 
 
 def _list_peers(options: Options) -> None:
-    peers = Service(options).get("listpeers", "/peer")
+    peers, now = _peers_and_clock(options, "listpeers")
     if options.json:
         _print_json(peers)
         return
     print("200 listpeers <ztaddr> <path> <latency> <version> <role>")
-    now = time.time_ns() // 1_000_000
     for peer in peers:
         path = _preferred(peer)
         where = f"{path['address']};{_ago(now, path['lastSend'])};{_ago(now, path['lastReceive'])}" if path else "-"
@@ -233,13 +248,12 @@ def _list_peers(options: Options) -> None:
 
 
 def _peers(options: Options) -> None:
-    peers = Service(options).get("peers", "/peer")
+    peers, now = _peers_and_clock(options, "peers")
     if options.json:
         _print_json(peers)
         return
     print("200 peers")
     print("<ztaddr>   <ver>  <role> <lat> <link>   <lastTX> <lastRX> <path>")
-    now = time.time_ns() // 1_000_000
     for peer in peers:
         start = f"{peer['address']} {_version(peer):<6} {peer['role']:<6} {peer['latency']:>5}"
         path = _preferred(peer)

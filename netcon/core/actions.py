@@ -1,9 +1,13 @@
-"""What the engine asks its host to do. `Node.take_actions()` returns them in the order in which they must happen."""
+"""What the engine asks its host to do. `Node.take_actions()` returns them in the order in which they must happen.
+
+The two of which there is one for every packet are tuples, which cost a third of a frozen dataclass to make.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from netcon.core.address import Endpoint as Endpoint
 from netcon.core.identity import Identity
@@ -12,8 +16,7 @@ from netcon.core.identity import Identity
 ALL_SOCKETS = -1
 
 
-@dataclass(slots=True, frozen=True)
-class SendDatagram:
+class SendDatagram(NamedTuple):
     """Send one UDP datagram from local socket `socket` (a number of the host's, or `ALL_SOCKETS`). `ttl` 0 is the default."""
 
     socket: int
@@ -22,8 +25,7 @@ class SendDatagram:
     ttl: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class DeliverFrame:
+class DeliverFrame(NamedTuple):
     """Hand an Ethernet frame to the ports of a joined network. MACs are 6 bytes; `payload` follows the EtherType."""
 
     network: int
@@ -68,7 +70,7 @@ class ConfigureNetwork:
 @dataclass(slots=True, frozen=True)
 class NodeEvent:
     """Something a person or another part may want to know. `name` is one of: online, offline, identity_collision, user_message,
-    remote_trace, path_learned, peer_relayed. `peer` is the address concerned or 0."""
+    remote_trace, path_learned (the first direct path). `peer` is the address concerned or 0."""
 
     name: str
     peer: int = 0

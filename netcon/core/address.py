@@ -111,10 +111,6 @@ def parse_mac(text: str) -> bytes:
     return _parse_hex(digits, 12, "MAC").to_bytes(6)
 
 
-def is_multicast_mac(mac: bytes) -> bool:
-    return bool(mac[0] & 0x01)
-
-
 # -- IPv6 forms and groups --
 
 
@@ -282,11 +278,3 @@ def parse_prefix(text: str) -> Endpoint:
     if bits > len(ip) * 8:
         raise DecodeError(f"prefix too long for its address: {text!r}")
     return Endpoint(ip, bits)
-
-
-def prefix_contains(prefix: Endpoint, ip: bytes) -> bool:
-    """Whether `ip` lies in the network of `prefix` (same family, same leading bits; host bits of `prefix` are ignored)."""
-    if len(prefix.ip) != len(ip):
-        return False
-    shift = max(len(ip) * 8 - prefix.port, 0)
-    return int.from_bytes(ip) >> shift == int.from_bytes(prefix.ip) >> shift

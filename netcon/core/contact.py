@@ -239,7 +239,7 @@ class Contact:
         elif message.endpoint.port == 0 or not self.usable(peer, message.endpoint):
             self._counters["rendezvous_ignored"] += 1
         else:
-            path = self._paths.get(inbound.path.socket, message.endpoint)
+            path = self._paths[inbound.path.socket, message.endpoint]
             if peer.entry(path) is None or not path.alive(now):
                 # Opens our NAT without reaching the other one (vl1 §4.8).
                 self._sender.datagram(path, self._random(4), now, ttl=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from netcon.core.credentials import Capability, Revocation
+from netcon.core.credentials import Capability, CertificateOfMembership, Revocation
 from netcon.core.identity import Identity
 from netcon.core.inbound import Inbound
 from netcon.core.membership import PUSH_ON_REQUEST_MS, Result
@@ -56,10 +56,14 @@ class CredentialExchange:
             self._push_or_defer(network, address, now)
 
     def push_on_request(self, network: Network, address: int, now: int) -> None:
-        """The peer says that it lacks our certificate."""
+        """The peer says that it lacks our certificate. Any node may say so: whom we never had to do with on this network does
+        not learn from us that we are a member, nor gets a record made (vl2 §9)."""
         if network.config is None or network.config.membership is None:
             return
-        member = network.members.record(address)
+        member = network.members.by_address.get(address)
+        if member is None:
+            self._counters["credentials_withheld"] += 1
+            return
         if member.pushed_generation != network.generation or now - member.last_push > PUSH_ON_REQUEST_MS:
             self._push_or_defer(network, address, now)
 
@@ -154,6 +158,11 @@ class CredentialExchange:
         inbound.trusted = self.accept(message, peer.address, now) or inbound.trusted
         return True
 
+    def accept_inline(self, network: Network, certificate: CertificateOfMembership | None, source: int, now: int) -> None:
+        """A certificate that came along with something else (vl2 §1.7, §5.4, §5.5)."""
+        if certificate is not None and self.signer(network.controller) is not None:
+            self.accept(NetworkCredentials((certificate,)), source, now)
+
     def accept(self, message: NetworkCredentials, source: int, now: int) -> bool:
         """Take what is good in `message`, whose networks' controllers are known. Returns whether anything was accepted."""
         accepted = False
@@ -167,7 +176,7 @@ class CredentialExchange:
         for capability in message.capabilities:
             network, signer = self._context(capability.network)
             if network is not None and signer is not None:
-                accepted |= self._count(network.members.add_capability(capability, capability.verify(self.signer)))
+                accepted |= self._count(network.members.add_capability(capability, self.signer))
         for tag in message.tags:
             network, signer = self._context(tag.network)
             if network is not None and signer is not None:

@@ -275,10 +275,6 @@ class Capability:
     def issued_to(self) -> int:
         return self.holder
 
-    def signers(self) -> tuple[int, ...]:
-        """The nodes whose identities `verify` needs."""
-        return tuple(link.giver for link in self.chain)
-
     def verify(self, identity_of: Callable[[int], Identity | None]) -> bool:
         """Whether the chain leads from the controller to the holder without a gap. False if a signer's identity is not known."""
         if not self.chain:

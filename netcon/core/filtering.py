@@ -91,6 +91,7 @@ class Filter:
         self, network: Network, decision: Decision, source: bytes, destination: bytes, ethertype: int, payload: bytes, now: int
     ) -> None:
         for copy in decision.copies:
+            network.members.record(copy.target)  # it may ask for our credentials
             body = ExtFrame(network.id, copy.flags, destination, source, ethertype, payload[: copy.length]).encode()
             wants_ok = bool(copy.flags & ExtFrame.WANT_OK)
             self._sender.send(copy.target, Verb.EXT_FRAME, body, now, compress=True, expect=wants_ok)

@@ -15,7 +15,7 @@ from netcon.core.credential_exchange import CredentialExchange
 from netcon.core.errors import DecodeError
 from netcon.core.filtering import Filter
 from netcon.core.inbound import Inbound
-from netcon.core.messages import ExtFrame, MulticastFrame, NetworkCredentials, Ok, OkExtFrame
+from netcon.core.messages import ExtFrame, MulticastFrame, Ok, OkExtFrame
 from netcon.core.multicast import LIKE_MS, Multicast, group_of
 from netcon.core.ndp import emulate_neighbour
 from netcon.core.network import Network
@@ -184,8 +184,7 @@ class Frames:
         if network is None:
             self._counters["network_not_joined"] += 1
             return True
-        if message.certificate is not None and self._credentials.signer(network.controller) is not None:
-            self._credentials.accept(NetworkCredentials((message.certificate,)), inbound.peer.address, now)
+        self._credentials.accept_inline(network, message.certificate, inbound.peer.address, now)
         if not self._admit(network, inbound, now):
             return False
         if self._deliver_ext(network, message, inbound, now) and message.flags & ExtFrame.WANT_OK:
@@ -236,8 +235,7 @@ class Frames:
         if network is None:
             self._counters["network_not_joined"] += 1
             return False
-        if message.certificate is not None and self._credentials.signer(network.controller) is not None:
-            self._credentials.accept(NetworkCredentials((message.certificate,)), inbound.peer.address, now)
+        self._credentials.accept_inline(network, message.certificate, inbound.peer.address, now)
         if not self._admit(network, inbound, now):
             return False
         config = network.config

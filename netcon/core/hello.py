@@ -266,7 +266,7 @@ class Acquaintance:
             if known is not None:
                 found.append(known.identity)
             elif not self._topology.is_upstream(peer.address):
-                self._sender.request_identity(address, now)
+                self._sender.request_identity(address, now, for_others=True)
         if found:
             answer = Ok(Verb.WHOIS, inbound.packet_id, OkWhois(tuple(found)).encode())
             self._sender.reply(peer, inbound.path, Verb.OK, answer.encode(), now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
@@ -183,14 +183,14 @@ class Members:
             return Result.NEW
         return result
 
-    def add_capability(self, capability: Capability, verified: bool) -> Result:
-        """`verified`: the custody chain was checked by the caller, who knows the identities in it."""
+    def add_capability(self, capability: Capability, identity_of: Callable[[int], Identity | None]) -> Result:
+        """`identity_of`: the identities of the custody chain, as far as they are known."""
         holder = capability.issued_to
         member = self.by_address.get(holder)
         held: Mapping[int, _Credential] = {} if member is None else member.capabilities
         result = self._judge(member, CredentialType.CAPABILITY, capability, held)
         if result is None:
-            if not verified:
+            if not capability.verify(identity_of):
                 return Result.REJECTED
             member = self.record(holder)
             member.capabilities[capability.id] = capability

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 
 from netcon.core.address import BROADCAST_MAC, MulticastGroup
 from netcon.core.credential_exchange import CredentialExchange
-from netcon.core.credentials import CertificateOfMembership
 from netcon.core.filtering import Filter
 from netcon.core.inbound import Inbound
 from netcon.core.messages import (
@@ -19,7 +18,6 @@ from netcon.core.messages import (
     MulticastFrame,
     MulticastGather,
     MulticastLike,
-    NetworkCredentials,
     Ok,
     OkMulticastFrame,
     OkMulticastGather,
@@ -45,8 +43,10 @@ MAX_QUEUED = 32
 MAX_GATHER_DESTINATIONS = 16
 #: Records of 18 bytes in one LIKE.
 LIKES_PER_PACKET = 400
-#: Groups whose GATHER is to be repeated.
+#: Groups whose GATHER is to be repeated, groups with queued frames, groups of which we remember when they were gathered.
 MAX_REGATHER = 256
+MAX_QUEUED_GROUPS = 1_024
+MAX_GATHERED = 16_384
 #: Addresses in one gather result, so that it fits a datagram of a sensible size.
 MAX_GATHER_RESULTS = 255
 #: Bounds of the member lists (hostile LIKEs): groups in all, members per group, groups one peer may be in.
@@ -230,8 +230,8 @@ class Multicast:
     def receive_gather(self, inbound: Inbound, now: int) -> bool:
         message = MulticastGather.decode(inbound.body)
         network = self._networks.get(message.network)
-        if message.certificate is not None and network is not None:
-            self._inline_certificate(network, message.certificate, inbound, now)
+        if network is not None:
+            self._credentials.accept_inline(network, message.certificate, inbound.peer.address, now)
         if network is not None and network.permitted(inbound.peer):
             inbound.trusted = True
             self.announce_to_member(network, inbound.peer.address, now)
@@ -242,11 +242,6 @@ class Multicast:
                 ok = Ok(Verb.MULTICAST_GATHER, inbound.packet_id, answer.encode())
                 self._sender.reply(inbound.peer, inbound.path, Verb.OK, ok.encode(), now)
         return True
-
-    def _inline_certificate(self, network: Network, certificate: CertificateOfMembership, inbound: Inbound, now: int) -> None:
-        """A certificate that came along with something else (vl2 §1.7, §5.4)."""
-        if self._credentials.signer(network.controller) is not None:
-            self._credentials.accept(NetworkCredentials((certificate,)), inbound.peer.address, now)
 
     def _gather_results(self, network_id: int, group: MulticastGroup, limit: int, asker: int) -> GatherResults | None:
         """Total known, count, addresses: ourselves first if we listen, then others in random order."""
@@ -268,8 +263,8 @@ class Multicast:
     def receive_ok_frame(self, inbound: Inbound, data: bytes, now: int) -> None:
         answer = OkMulticastFrame.decode(data)
         network = self._networks.get(answer.network)
-        if network is not None and answer.certificate is not None:
-            self._inline_certificate(network, answer.certificate, inbound, now)
+        if network is not None:
+            self._credentials.accept_inline(network, answer.certificate, inbound.peer.address, now)
         if answer.results is not None:
             self._results(answer.network, answer.group, answer.results, now)
 
@@ -282,6 +277,8 @@ class Multicast:
         self._flush(key, results.members, now)
 
     def _gather(self, network: Network, group: MulticastGroup, limit: int, now: int) -> None:
+        if len(self._gathered) >= MAX_GATHERED:
+            del self._gathered[next(iter(self._gathered))]
         self._gathered[(network.id, group)] = now
         upstream = self._topology.best_upstream(now)
         destinations = [] if upstream is None else [upstream.address]
@@ -329,6 +326,8 @@ class Multicast:
             self._copy(network, group, address, source, bridged, ethertype, payload, wanted, now)
         queue = self._queued.get(key)
         if queue is None:
+            if len(self._queued) >= MAX_QUEUED_GROUPS:
+                del self._queued[next(iter(self._queued))]
             queue = self._queued[key] = deque(maxlen=MAX_QUEUED)
         queue.append(frame)
 

@@ -113,13 +113,19 @@ class Network:
     # -- configuration --
 
     def apply(self, dictionary: bytes, now: int) -> bool:
-        """Take a configuration (vl2 §6.3). Returns whether anything changed. DecodeError if it is malformed or not for us."""
+        """Take a configuration (vl2 §6.3). Returns whether anything changed. DecodeError if it is malformed or not for us.
+
+        One that is older than ours counts only while a request of ours is unanswered, as after the controller's clock was set back:
+        there is no replay protection below (vl1 §9), and whoever recorded an old one could bring back its rules and addresses.
+        """
         if dictionary == self.dictionary and self.failure is None:
             self._scheduled(now)
             return False
         config = NetworkConfig.from_dictionary(dictionary)
         if config.issued_to != self.address or config.network != self.id:
             raise DecodeError("the configuration was issued to another node or for another network")
+        if self.config is not None and config.timestamp < self.config.timestamp and not self.unanswered:
+            raise DecodeError("the configuration is older than the one in force, and nobody asked for it")
         self._adopt(config, dictionary)
         self.failure = None
         self._scheduled(now)

@@ -211,7 +211,7 @@ class Node:
 
     def receive_datagram(self, socket: int, remote: tuple[bytes, int], data: bytes, now: int) -> None:
         """One UDP datagram, as the host received it. Never raises for anything in `data`."""
-        path = self._paths.get(socket, remote)
+        path = self._paths[socket, remote]
         path.last_in = now
         size = len(data)
         if size <= 16:
@@ -245,7 +245,7 @@ class Node:
 
         `wire_id`: the packet id on the wire. The same as `receive_datagram` from the point of decryption on.
         """
-        path = self._paths.get(socket, remote)
+        path = self._paths[socket, remote]
         path.last_in = now
         peer = self._peers.get(int.from_bytes(packet[13:18]))
         if peer is None:
@@ -282,7 +282,7 @@ class Node:
             return
         self.counters["from_stranger"] += 1
         self._strangers.hold(source, (packet, path), now)
-        self._sender.request_identity(source, now)
+        self._sender.request_identity(source, now, for_others=True)
 
     def _opened(self, peer: Peer, path: Path, packet: bytes, wire_id: int, hops: int, now: int) -> None:
         verb = packet[27]
@@ -318,8 +318,9 @@ class Node:
             self._contact.maybe_push(inbound, now)
 
     def _learn_path(self, peer: Peer, path: Path, now: int) -> None:
+        if peer.best_path(now) is None:  # one more of several is no news
+            self._actions.append(NodeEvent("path_learned", peer.address))
         peer.learn(path, now)
-        self._actions.append(NodeEvent("path_learned", peer.address))
         if peer.address in self._topology.root_endpoints:
             self._sender.flush_all(now)
             self._configs.reachable(now)

@@ -11,7 +11,7 @@ from netcon.dataplane import crypto
 
 #: Where the body (the verb's own fields) begins; the verb byte is before it.
 BODY = 28
-VERB_OFFSET = 27
+#: Largest assembled or decompressed packet (vl1 §1.2).
 MAX_PACKET = 10024
 MAX_BODY = MAX_PACKET - BODY
 DEFAULT_MTU = 1432
@@ -19,8 +19,6 @@ FRAGMENT_HEADER = 16
 MAX_FRAGMENTS = 7
 
 #: Flags byte (vl1 §3.1).
-FLAGS_OFFSET = 18
-ENCRYPTED_MARK = 0x80
 FRAGMENTED = 0x40
 SUITE_MASK = 0x38
 HOPS_MASK = 0x07
@@ -28,11 +26,6 @@ HOPS_MASK = 0x07
 #: Verb byte.
 COMPRESSED = 0x80
 VERB_MASK = 0x1F
-
-SUITE_CLEAR = 0
-SUITE_SALSA = 1
-SUITE_TRUSTED = 2
-SUITE_AES = 3
 
 #: Bodies up to this size are not compressed (vl1 §3.5).
 COMPRESS_ABOVE = 64

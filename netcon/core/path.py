@@ -12,15 +12,20 @@ ALIVE_MS = 19_000
 TRUST_MS = 600_000
 #: Paths that nobody refers to are dropped by housekeeping; until then this many are kept (vl1 §9).
 MAX_PATHS = 16_384
+#: Paths in use that are passed over in a row when one must go.
+_SECOND_CHANCES = 64
 
 #: "Never", as a time: far enough in the past that every interval has elapsed.
 NEVER = -(1 << 62)
 
 
 class Path:
-    """One (local socket, remote endpoint). `last_in` is unauthenticated: any datagram sets it (vl1 §5.1)."""
+    """One (local socket, remote endpoint). `last_in` is unauthenticated: any datagram sets it (vl1 §5.1).
 
-    __slots__ = ("last_echo_answered", "last_in", "last_out", "last_trusted", "latency", "rank", "remote", "socket")
+    `incomplete`: packets from there of which pieces are missing (the reassembler's count).
+    """
+
+    __slots__ = ("incomplete", "last_echo_answered", "last_in", "last_out", "last_trusted", "latency", "rank", "remote", "socket")
 
     def __init__(self, socket: int, remote: Endpoint) -> None:
         self.socket = socket
@@ -31,6 +36,7 @@ class Path:
         self.last_trusted = NEVER
         self.last_echo_answered = NEVER
         self.latency = UNKNOWN_LATENCY
+        self.incomplete = 0
 
     def measured(self, latency: int) -> None:
         """Feed one round trip, ms: the first sample as it is, later ones averaged (vl1 §4.4)."""
@@ -50,34 +56,32 @@ class Path:
         return now - self.last_trusted <= TRUST_MS
 
 
-class PathTable:
-    """All path objects of a node, bounded."""
+class PathTable(dict[tuple[int, tuple[bytes, int]], Path]):
+    """All path objects of a node, bounded: `table[socket, remote]` makes what is not there."""
 
-    def __init__(self) -> None:
-        self._paths: dict[tuple[int, tuple[bytes, int]], Path] = {}
-
-    def get(self, socket: int, remote: tuple[bytes, int]) -> Path:
-        """The path object of (socket, remote), made if need be."""
-        key = (socket, remote)
-        path = self._paths.get(key)
-        if path is None:
-            if len(self._paths) >= MAX_PATHS:
-                # The oldest made goes; whoever uses it keeps the object itself.
-                del self._paths[next(iter(self._paths))]
-            path = self._paths[key] = Path(socket, Endpoint(*remote))
+    def __missing__(self, key: tuple[int, tuple[bytes, int]]) -> Path:
+        if len(self) >= MAX_PATHS:
+            self._make_room()
+        socket, remote = key
+        path = self[key] = Path(socket, Endpoint(*remote))
         return path
 
-    def find(self, socket: int, remote: tuple[bytes, int]) -> Path | None:
-        return self._paths.get((socket, remote))
-
-    def __len__(self) -> int:
-        return len(self._paths)
+    def _make_room(self) -> None:
+        """The oldest goes on which nothing was ever sent: anybody can make such paths, with junk from many ports, and must not
+        displace those in use by it. Those that were passed over count as new."""
+        for _ in range(_SECOND_CHANCES):
+            key = next(iter(self))
+            path = self.pop(key)
+            if path.last_out == NEVER:
+                return
+            self[key] = path
+        del self[next(iter(self))]  # whoever uses it keeps the object itself
 
     def retain(self, used: set[Path], now: int) -> None:
         """Housekeeping (vl1 §5.12): drop paths that no peer uses and from which nothing came for a while."""
-        idle = [key for key, path in self._paths.items() if path not in used and not path.alive(now)]
+        idle = [key for key, path in self.items() if path not in used and not path.alive(now)]
         for key in idle:
-            del self._paths[key]
+            del self[key]
 
 
 class PathPolicy:

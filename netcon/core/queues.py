@@ -14,6 +14,8 @@ QUEUE_LIFETIME_MS = 5_000
 WHOIS_PERIOD_MS = 500
 #: Addresses being asked for at once (vl1 §9).
 MAX_WHOIS = 256
+#: Of these, for packets and questions of others, who can name any number of addresses; the rest is for what we send ourselves.
+MAX_WHOIS_FOR_OTHERS = 192
 #: Packets kept, in total and per waited-for thing.
 MAX_QUEUED = 512
 MAX_QUEUED_PER_KEY = 64
@@ -125,11 +127,11 @@ class WhoisRequests:
     def wanted(self, address: int) -> bool:
         return address in self._asked
 
-    def want(self, address: int, now: int) -> bool:
+    def want(self, address: int, now: int, *, for_others: bool = False) -> bool:
         """Note that `address` is wanted for the next five seconds; returns whether to ask at once. False also if too many are."""
         known = self._asked.get(address)
         if known is None:
-            if len(self._asked) >= MAX_WHOIS:
+            if len(self._asked) >= (MAX_WHOIS_FOR_OTHERS if for_others else MAX_WHOIS):
                 return False
             self._asked[address] = (now, now + QUEUE_LIFETIME_MS)
             return True

@@ -6,6 +6,7 @@ after five seconds. Authentication happens on the whole packet.
 
 from __future__ import annotations
 
+from netcon.core.packet import MAX_PACKET
 from netcon.core.path import Path
 
 #: Life of an incomplete packet, ms (vl1 §3.4).
@@ -14,8 +15,6 @@ LIFETIME_MS = 5_000
 SLOTS = 256
 #: Incomplete packets one path may have pending, so that a flood from one place does not evict the others' (vl1 §9).
 SLOTS_PER_PATH = 64
-#: Largest assembled packet (vl1 §1.2).
-MAX_PACKET = 10_024
 
 
 class _Partial:
@@ -34,7 +33,6 @@ class Reassembler:
 
     def __init__(self) -> None:
         self._partials: dict[bytes, _Partial] = {}  # in order of arrival
-        self._per_path: dict[Path, int] = {}
 
     def __len__(self) -> int:
         return len(self._partials)
@@ -42,13 +40,15 @@ class Reassembler:
     def head(self, packet: bytes, path: Path, now: int) -> tuple[bytes, Path] | None:
         """Add piece 0: a datagram with the flag 0x40 and an ordinary header."""
         key = packet[:8]
-        partial = self._entry(key, path, now)
+        partial = self._partials.get(key)
+        if partial is None or now - partial.since >= LIFETIME_MS:
+            partial = self._begin(key, path, now)
         if 0 in partial.pieces:
             return None
         partial.pieces[0] = packet
         if partial.path is not path:
-            self._account(partial.path, -1)
-            self._account(path, 1)
+            partial.path.incomplete -= 1
+            path.incomplete += 1
             partial.path = path
         return self._complete(key, partial)
 
@@ -58,49 +58,43 @@ class Reassembler:
         if not (2 <= total <= 7 and 1 <= number <= 6):
             return None
         key = data[:8]
-        partial = self._entry(key, path, now)
+        partial = self._partials.get(key)
+        if partial is None or now - partial.since >= LIFETIME_MS:
+            partial = self._begin(key, path, now)
         if number in partial.pieces:
             return None
         partial.pieces[number] = data[16:]
         partial.total = total
         return self._complete(key, partial)
 
-    def _entry(self, key: bytes, path: Path, now: int) -> _Partial:
-        partial = self._partials.get(key)
-        if partial is not None:
-            if now - partial.since < LIFETIME_MS:
-                return partial
+    def _begin(self, key: bytes, path: Path, now: int) -> _Partial:
+        """A new entry; an old one of the same id goes, and another one if there are too many."""
+        if key in self._partials:
             self._drop(key)
-        if self._per_path.get(path, 0) >= SLOTS_PER_PATH:
+        if path.incomplete >= SLOTS_PER_PATH:
             self._drop(next(k for k, p in self._partials.items() if p.path is path))
         elif len(self._partials) >= SLOTS:
             self._drop(next(iter(self._partials)))
         partial = self._partials[key] = _Partial(path, now)
-        self._account(path, 1)
+        path.incomplete += 1
         return partial
 
     def _complete(self, key: bytes, partial: _Partial) -> tuple[bytes, Path] | None:
         pieces = partial.pieces
         total = partial.total
-        if len(pieces) < 2 or len(pieces) != total or 0 not in pieces:
+        if len(pieces) != total or 0 not in pieces:
             return None
         self._drop(key)
-        if any(number not in pieces for number in range(1, total)):
-            return None
-        packet = b"".join(pieces[number] for number in range(total))
+        try:
+            packet = b"".join([pieces[number] for number in range(total)])
+        except KeyError:
+            return None  # a number beyond the total
         if len(packet) > MAX_PACKET:
             return None
         return packet, partial.path
 
     def _drop(self, key: bytes) -> None:
-        self._account(self._partials.pop(key).path, -1)
-
-    def _account(self, path: Path, change: int) -> None:
-        count = self._per_path.get(path, 0) + change
-        if count:
-            self._per_path[path] = count
-        else:
-            del self._per_path[path]
+        self._partials.pop(key).path.incomplete -= 1
 
     def expire(self, now: int) -> None:
         """Drop what is incomplete for five seconds."""

@@ -128,9 +128,9 @@ class Sender:
 
     # -- queues --
 
-    def request_identity(self, address: int, now: int) -> None:
-        """Ask an upstream who `address` is, at most every 500 ms (vl1 §5.7)."""
-        if self.whois.want(address, now):
+    def request_identity(self, address: int, now: int, *, for_others: bool = False) -> None:
+        """Ask an upstream who `address` is, at most every 500 ms (vl1 §5.7). `for_others`: because of what somebody sent us."""
+        if self.whois.want(address, now, for_others=for_others):
             self._ask(address, now)
 
     def _ask(self, address: int, now: int) -> None:

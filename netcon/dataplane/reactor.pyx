@@ -12,7 +12,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer, PyCapsule_New, PyCapsule_SetContext
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from libcpp.vector cimport vector
 
 cdef enum:
@@ -273,6 +273,7 @@ cdef class Reactor:
     def receive(self, size_t limit=256):
         cdef Ring *up = &self.rings.up
         cdef Record *record
+        cdef Record *previous = NULL  # a datagram; most come from where the one before came from
         cdef const char *data
         cdef size_t taken = 0
         cdef list datagrams = [], frames = []
@@ -283,8 +284,15 @@ cdef class Reactor:
                     break
                 data = <const char *>record.data()
                 if record.kind == record_datagram:
-                    ip = PyBytes_FromStringAndSize(<const char *>record.ip, record.ip_length)
-                    datagrams.append((record.number, (ip, record.port), PyBytes_FromStringAndSize(data, record.length)))
+                    if (
+                        previous == NULL
+                        or record.port != previous.port
+                        or record.ip_length != previous.ip_length
+                        or memcmp(record.ip, previous.ip, record.ip_length) != 0
+                    ):
+                        remote = (PyBytes_FromStringAndSize(<const char *>record.ip, record.ip_length), record.port)
+                    previous = record
+                    datagrams.append((record.number, remote, PyBytes_FromStringAndSize(data, record.length)))
                 else:
                     frames.append((
                         record.number,

@@ -86,7 +86,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         return {}
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadRequest("the body is not a JSON object")
@@ -167,7 +167,7 @@ class NodeEndpoints:
         return reply(request, self._service.conf.raw)
 
     async def store_settings(self, request: Request) -> Response:
-        self._service.store_settings(await read_object(request))
+        await self._service.store_settings(await read_object(request))
         return reply(request, {})
 
     # -- networks --
@@ -188,13 +188,14 @@ class NodeEndpoints:
 
     async def join_network(self, request: Request) -> Response:
         network = parse_network(request.path_params["network"])
+        if network == 0:
+            raise BadRequest("0000000000000000 names no network; ask its owner for the id")
         body = await read_object_or_nothing(request)
-        self._service.join(network)
-        self._service.change_network_settings(network, self._service.network_settings[network].changed(body))
+        await self._service.join(network, body)
         return reply(request, self._network_object(network))
 
     async def leave_network(self, request: Request) -> Response:
-        left = self._service.leave(parse_network(request.path_params["network"]))
+        left = await self._service.leave(parse_network(request.path_params["network"]))
         return reply(request, {"result": True} if left else {})
 
     # -- peers --

@@ -41,8 +41,16 @@ class Client:
 
     def raw(self, method: str, path: str, body: object = None) -> httpx.Response:
         """ServiceNotRunning."""
-        if not api_socket(self._home).exists():
-            raise self._not_running("none runs")
+        try:
+            api_socket(self._home).stat()
+        except PermissionError as error:
+            raise ServiceNotRunning(
+                f"{error.filename}: {error.strerror}; only the service's own user can ask it; name another home folder with -D"
+            ) from None
+        except FileNotFoundError:
+            raise self._not_running("none runs") from None
+        except OSError as error:
+            raise self._not_running(str(error.strerror)) from None
         try:
             return self._http.request(method, path, json=body) if body is not None else self._http.request(method, path)
         except httpx.TransportError as error:

@@ -89,10 +89,9 @@ def _wait_until_ready(
         process.wait()
         with log.open("rb") as file:
             file.seek(log_start)
-            said = file.read().decode(errors="replace").strip()
-        raise ServiceError(
-            said.removeprefix("netcon service: ") or f"the service ended with status {process.returncode}; see {log}"
-        )
+            said = file.read().decode(errors="replace")
+        reason = said.rpartition("netcon service: ")[2].strip()  # behind what it warned about before
+        raise ServiceError(reason or f"the service ended with status {process.returncode}; see {log}")
 
 
 def _wait_until_usable(home: Home, wait_address: bool, deadline: float, timeout: float) -> None:

@@ -27,6 +27,7 @@ from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
 log = logging.getLogger("netcon.home")
 
 _PEER_CACHE_SECONDS = 30 * 86400  # vl1 §7
+_PEER_CACHE_MOST = 16_384
 _TOKEN_CHARACTERS = string.ascii_lowercase + string.digits
 _TOKEN_LENGTH = 24
 _TEMPORARY = ".netcon-tmp"
@@ -118,6 +119,12 @@ class Home:
         except OSError as error:
             raise HomeError(f"{self.path / name}: {error.strerror}; make it readable for user id {os.geteuid()}") from None
 
+    def _files(self, folder: str) -> list[Path]:
+        try:
+            return sorted((self.path / folder).iterdir())
+        except OSError as error:
+            raise HomeError(f"{self.path / folder}: {error.strerror}; make it readable for user id {os.geteuid()}") from None
+
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 
@@ -164,6 +171,8 @@ class Home:
             self.write("authtoken.secret", text.encode(), 0o600)
         elif not text:
             raise HomeError(f"{self.path / 'authtoken.secret'}: empty; remove it to have a new token made")
+        elif (self.path / "authtoken.secret").stat().st_mode & 0o077:
+            log.warning("%s can be read by others: chmod 600 it", self.path / "authtoken.secret")
         return text
 
     def service_id(self) -> int:
@@ -197,21 +206,30 @@ class Home:
     def networks(self) -> dict[int, bytes | None]:
         """The networks to join at start, each with its cached configuration if there is one (vl2 §6.5)."""
         found: dict[int, bytes | None] = {}
-        for path in sorted((self.path / "networks.d").iterdir()):
-            if match := _NETWORK_FILE.fullmatch(path.name):
-                found[int(match[1], 16)] = (self.read(f"networks.d/{path.name}") or b"").strip(b"\n") or None
+        for path in self._files("networks.d"):
+            if (match := _NETWORK_FILE.fullmatch(path.name)) and (network := int(match[1], 16)):  # 0 names none
+                found[network] = (self.read(f"networks.d/{path.name}") or b"").strip(b"\n") or None
         return found
 
     def peers(self) -> Iterator[tuple[Path, bytes]]:
-        """Cached peers not older than 30 days; older files are removed."""
-        oldest = time.time() - _PEER_CACHE_SECONDS
-        for path in sorted((self.path / "peers.d").iterdir()):
-            if not _PEER_FILE.fullmatch(path.name):
-                continue
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
-            elif (data := self.read(f"peers.d/{path.name}")) is not None:
+        """Cached peers, after `forget_old_peers`."""
+        self.forget_old_peers()
+        for path in self._files("peers.d"):
+            if _PEER_FILE.fullmatch(path.name) and (data := self.read(f"peers.d/{path.name}")) is not None:
                 yield path, data
+
+    def forget_old_peers(self, most: int = _PEER_CACHE_MOST) -> None:
+        """Remove cached peers older than 30 days (vl1 §7), and the oldest beyond `most`: anybody can become a peer."""
+        dated: list[tuple[float, Path]] = []
+        for path in self._files("peers.d"):
+            if _PEER_FILE.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):
+                    dated.append((path.stat().st_mtime, path))
+        dated.sort(reverse=True)
+        oldest = time.time() - _PEER_CACHE_SECONDS
+        for number, (modified, path) in enumerate(dated):
+            if number >= most or modified < oldest:
+                path.unlink(missing_ok=True)
 
     def store(self, kind: StateKind, key: int, data: bytes | None) -> None:
         """Write or (None) delete an object of the engine."""

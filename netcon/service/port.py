@@ -80,6 +80,7 @@ class NetworkPort:
         self._routes: list[tuple[bytes, int, bytes | None]] = []
         self._end = EngineEnd(reactor, number)
         self._paths: list[Path] = []
+        self._connected = False
         self.stack = self._start_stack()
         self._listen(rpc_socket(home, network))
         for path in well_known_sockets(network):
@@ -101,8 +102,14 @@ class NetworkPort:
     def _start_stack(self) -> lwip.Stack:
         stack = lwip.Stack(self._reactor.capsule(), mac=self.mac, mtu=self.mtu, name=interface_name(self.network))
         connect(self._reactor, self._end.capsule(), stack.ethernet_end())
+        self._connected = True
         self._server.add_network(self.network, stack)
         return stack
+
+    def _disconnect(self) -> None:
+        if self._connected:  # not if the stack that failed has no successor yet
+            disconnect(self._reactor, self._end.capsule(), self.stack.ethernet_end())
+            self._connected = False
 
     def configure(self, status: NetworkStatus, settings: NetworkSettings) -> None:
         """Bring the stack to what the network's configuration says and `settings` permits."""
@@ -144,13 +151,16 @@ class NetworkPort:
         return groups_for_addresses(own) | joined | {_ALL_NODES}
 
     def restart_if_failed(self) -> bool:
-        """After an lwIP assertion ended the stack: a new one in its place, with the same addresses. Its sockets were reset."""
+        """After an lwIP assertion ended the stack: a new one in its place, with the same addresses. Its sockets were reset.
+
+        OSError, StackError: there is no new one yet; call again.
+        """
         failure = self.stack.failed
         if failure is None:
             return False
         self.restarts += 1
         log.error("network %016x: its stack failed (%s) and is started again", self.network, failure)
-        disconnect(self._reactor, self._end.capsule(), self.stack.ethernet_end())
+        self._disconnect()
         failed, self.stack = self.stack, self._start_stack()
         failed.close()
         for ip, prefix in self._addresses.items():
@@ -162,5 +172,5 @@ class NetworkPort:
         for path in self._paths:
             self._server.unlisten(os.fspath(path))
         self._server.remove_network(self.network)
-        disconnect(self._reactor, self._end.capsule(), self.stack.ethernet_end())
+        self._disconnect()
         self.stack.close()

@@ -15,8 +15,9 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import trio
@@ -42,6 +43,7 @@ from netcon.core.node import Node
 from netcon.core.settings import NodeSettings
 from netcon.dataplane.reactor import Reactor
 from netcon.service.api import serve_api
+from netcon.service.clock import Clock
 from netcon.service.errors import ServiceError
 from netcon.service.home import Home
 from netcon.service.paths import api_socket, rpc_socket
@@ -63,11 +65,13 @@ _HOUSEKEEPING_S = 5.0
 _STACK_CHECK_MS = 250  # under traffic, failed stacks are looked for this often; otherwise with the housekeeping
 _INTERFACES_S = 30.0  # vl1 §5.13
 _LOCAL_CONF_S = 10.0  # service-api §6
-_SLEPT_S = 10.0  # an overrun of this much means that the machine slept (vl1 §5.13)
+_PEERS_S = 3600.0  # vl1 §7
+_SLEPT_MS = 10_000  # an overrun of this much means that the machine slept (vl1 §5.13)
+_DEFECT_PAUSE_MS = 1_000  # after the engine's timers failed
+_DEFECT_REPORT_S = 10.0  # between two reports of defects in the log
 
 
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
+NO_CHANGES: Mapping[str, object] = MappingProxyType({})
 
 
 class Randomness:
@@ -95,6 +99,10 @@ class Service:
         self.home = home
         self._port_wanted = port
         self.conf = LocalConf()
+        #: Milliseconds since the Unix epoch, never back.
+        self.clock = Clock()
+        #: Exceptions that nobody foresaw; each cost one packet or one call.
+        self.defects = 0
         self.network_settings: dict[int, NetworkSettings] = {}
         self.ports: dict[int, NetworkPort] = {}
         self._network_of: dict[int, int] = {}  # Ethernet end number -> network
@@ -104,6 +112,9 @@ class Service:
         self._stop = trio.Event()
         self._next_stack_check = 0
         self._group_changes = 0
+        self._background_from = 0
+        self._next_report = 0.0
+        self._changing = trio.Lock()  # of the networks and settings files, one change at a time
         self._committed: dict[int, trio.Event] = {}
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
         self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords](math.inf)
@@ -148,10 +159,15 @@ class Service:
             self.wire = Wire(self.reactor, control.getsockname()[1], self.conf)
             self.wire.refresh(self.conf)
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
-            self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+            try:
+                self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+            except OSError as error:
+                raise ServiceError(
+                    f"{rpc_socket(home.path)}: {error.strerror}; the home folder must be on a file system that holds sockets"
+                ) from None
             self._raise_descriptor_limit()
             self.controller = Controller(identity, secrets.token_bytes, self.store.load())
-            now = now_ms()
+            now = self.clock()
             self.node = Node(
                 identity,
                 planet,
@@ -238,49 +254,78 @@ class Service:
                     continue
                 await trio.lowlevel.checkpoint()
             else:
-                wait_ms = min(self.node.next_deadline() - now_ms(), _LONGEST_SLEEP_MS)
+                wait_ms = min(self._deadline() - self.clock(), _LONGEST_SLEEP_MS)
                 with trio.move_on_after(max(wait_ms, 0) / 1000) as self._sleeping:
                     await trio.lowlevel.wait_readable(fileno)
                 self._sleeping = None
             slice_end = time.monotonic_ns() + _SLICE_NS
 
+    def _deadline(self) -> int:
+        return max(self.node.next_deadline(), self._background_from)
+
     def _turn(self) -> bool:
         """One batch through the engine; True if there may be more at once."""
         node = self.node
-        now = now_ms()
+        now = self.clock()
         moved = False
         if self._flush():
             datagrams, frames = self.reactor.receive(_BATCH)
             for socket, remote, data in datagrams:
-                node.receive_datagram(socket, remote, data, now)
+                try:
+                    node.receive_datagram(socket, remote, data, now)
+                except Exception:
+                    self._defect("a datagram")
             if frames:
                 networks = self._network_of
                 for number, destination, source, ethertype, payload in frames:
                     if (network := networks.get(number)) is not None:
-                        node.receive_frame(network, destination, source, ethertype, payload, now)
+                        try:
+                            node.receive_frame(network, destination, source, ethertype, payload, now)
+                        except Exception:
+                            self._defect("a frame")
             moved = bool(datagrams or frames)
             if moved and now >= self._next_stack_check:
                 self._restart_failed_stacks()
                 self._announce_joined_groups()
-        if now >= node.next_deadline():
-            node.background(now)
+        if now >= self._deadline():
+            try:
+                node.background(now)
+            except Exception:
+                self._defect("the engine's timers")
+                self._background_from = now + _DEFECT_PAUSE_MS
         self.perform()
         return moved
 
+    def _defect(self, what: str) -> None:
+        """For an `except` clause: an exception that nobody foresaw is counted and logged, and costs what it was about alone.
+
+        Whoever found a packet that raises can send many: the log gets one of them now and then.
+        """
+        self.defects += 1
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + _DEFECT_REPORT_S
+            log.exception("a defect in netcon, please report it: %s was dropped (%d so far)", what, self.defects)
+
     def perform(self) -> None:
-        """Do what the engine asks; called after anything that may have made it ask."""
-        others: list[Action] = []
-        for action in self.node.take_actions():
-            if isinstance(action, SendDatagram):
-                self._datagrams.append((action.socket, action.remote, action.data, action.ttl))
-            elif isinstance(action, DeliverFrame):
-                if (port := self.ports.get(action.network)) is not None:
-                    self._frames.append((port.number, action.destination, action.source, action.ethertype, action.payload))
-            else:
-                others.append(action)
-        self._flush()
-        for other in others:
-            self._perform_other(other)
+        """Do what the engine asks, also for what that makes it ask; called after anything that may have made it ask."""
+        while actions := self.node.take_actions():
+            others: list[Action] = []
+            for action in actions:
+                if type(action) is SendDatagram:
+                    self._datagrams.append(action)
+                elif type(action) is DeliverFrame:
+                    network, destination, source, ethertype, payload = action
+                    if (port := self.ports.get(network)) is not None:
+                        self._frames.append((port.number, destination, source, ethertype, payload))
+                else:
+                    others.append(action)
+            self._flush()
+            for other in others:
+                try:
+                    self._perform_other(other)
+                except Exception:
+                    self._defect(f"an action ({type(other).__name__})")
 
     def _perform_other(self, action: Action) -> None:
         match action:
@@ -293,17 +338,31 @@ class Service:
                 self._storage_in.send_nowait(action)
             case ConfigureNetwork(network):
                 self._configure(network)
-            case NodeEvent(name, peer):
+            case NodeEvent("identity_collision", peer):
+                log.error(
+                    "root %010x knows another node with this address: move identity.secret and identity.public out of %s and start "
+                    "again, as a new node",
+                    peer,
+                    self.home.path,
+                )
+            case NodeEvent("online" | "offline" | "path_learned" as name, peer):
                 log.info("%s%s", name.replace("_", " "), f" {peer:010x}" if peer else "")
+            case NodeEvent():
+                pass  # messages that any peer may send as fast as it likes: not for the log
 
     def _flush(self) -> bool:
         """Give waiting datagrams and frames to the reactor, in order; False if some did not fit."""
-        if self._datagrams:
-            taken = self.reactor.send_datagrams(self._datagrams)
-            del self._datagrams[:taken]
-        if self._frames:
-            taken = self.reactor.send_frames(self._frames)
-            del self._frames[:taken]
+        try:
+            if self._datagrams:
+                taken = self.reactor.send_datagrams(self._datagrams)
+                del self._datagrams[:taken]
+            if self._frames:
+                taken = self.reactor.send_frames(self._frames)
+                del self._frames[:taken]
+        except (TypeError, ValueError, OverflowError):  # one entry is wrong, and would stop all behind it
+            self._defect("a batch")
+            self._datagrams.clear()
+            self._frames.clear()
         return not (self._datagrams or self._frames)
 
     def _wake(self) -> None:
@@ -315,8 +374,12 @@ class Service:
 
     async def _validate_identities(self) -> None:
         async for identity in self._identities_out:
-            valid = await trio.to_thread.run_sync(identity.validate)
-            self.node.identity_validated(identity, valid, now_ms())
+            try:
+                valid = await trio.to_thread.run_sync(identity.validate)
+                self.node.identity_validated(identity, valid, self.clock())
+            except Exception:
+                self._defect("an identity")
+                self.node.identity_validated(identity, False, self.clock())
             self.perform()
             self._wake()
 
@@ -331,7 +394,10 @@ class Service:
                 raise ServiceError(
                     f"{self.home.path / 'controller.d'}: {error}; the controller cannot go on without its records"
                 ) from error
-            self.node.records_persisted(item.ticket, now_ms())
+            try:
+                self.node.records_persisted(item.ticket, self.clock())
+            except Exception:
+                self._defect("an answer of the controller")
             self.perform()
             self._committed.pop(item.ticket).set()
             self._wake()
@@ -343,29 +409,46 @@ class Service:
             log.error("%s", error)
 
     async def _housekeeping(self) -> None:
-        last_conf, last_interfaces = trio.current_time(), trio.current_time()
+        last_conf = last_interfaces = last_peers = trio.current_time()
         conf_stamp = self._conf_stamp()
         while True:
-            before = time.time()
+            before = self.clock()
             await trio.sleep(_HOUSEKEEPING_S)
-            slept = time.time() - before > _HOUSEKEEPING_S + _SLEPT_S
+            slept = self.clock() - before > _HOUSEKEEPING_S * 1000 + _SLEPT_MS
             now = trio.current_time()
             self._restart_failed_stacks()
             self._announce_joined_groups()
+            if slept:
+                self._wake()  # trio's clock stood still meanwhile, the engine's did not
             changed = False
             if now - last_conf >= _LOCAL_CONF_S:
                 last_conf = now
                 if (stamp := self._conf_stamp()) != conf_stamp:
                     conf_stamp = stamp
                     changed = self._reload_conf()
+            if now - last_peers >= _PEERS_S:
+                last_peers = now
+                await self._forget_old_peers()
             if changed or slept or now - last_interfaces >= _INTERFACES_S:
                 last_interfaces = now
                 self._refresh_wire()
 
+    async def _forget_old_peers(self) -> None:
+        try:
+            await trio.to_thread.run_sync(self.home.forget_old_peers)
+        except (OSError, NetconError) as error:
+            log.error("%s", error)
+
     def _restart_failed_stacks(self) -> None:
-        self._next_stack_check = now_ms() + _STACK_CHECK_MS
+        self._next_stack_check = self.clock() + _STACK_CHECK_MS
         for network, port in self.ports.items():
-            if port.restart_if_failed():
+            try:
+                restarted = port.restart_if_failed()
+            except (OSError, lwip.StackError) as error:
+                log.error("network %016x: its stack cannot be started again now: %s", network, error)
+                self.node.set_port_error(network, True)
+                continue
+            if restarted:
                 self._configure(network)
                 self.perform()
 
@@ -376,7 +459,7 @@ class Service:
             return
         self._group_changes = changes
         for network, port in self.ports.items():
-            self.node.set_multicast_groups(network, port.groups(), now_ms())
+            self.node.set_multicast_groups(network, port.groups(), self.clock())
         self.perform()
 
     def _conf_stamp(self) -> tuple[int, int] | None:
@@ -411,7 +494,7 @@ class Service:
 
     def _join(self, network: int, cached: bytes | None) -> None:
         self.network_settings[network] = self.home.network_settings(network)
-        self.node.join(network, now_ms(), cached)
+        self.node.join(network, self.clock(), cached)
         status = self.node.network(network)
         assert status is not None
         if cached is not None and status.config is None:
@@ -422,32 +505,39 @@ class Service:
         try:
             self.ports[network] = NetworkPort(self.reactor, self.server, self.home.path, network, status.mac, number)
         except (OSError, lwip.StackError) as error:
-            self.node.leave(network, now_ms())
+            self.node.leave(network, self.clock())
             raise ServiceError(f"{format_network(network)}: its stack cannot be started: {error}") from error
         self._network_of[number] = network
         self._configure(network)
         self.perform()
         self._wake()
 
-    def join(self, network: int) -> None:
-        """Join a network, if we have not. ServiceError."""
-        if network not in self.ports:
-            self.home.store(StateKind.NETWORK, network, b"\n")
-            self._join(network, None)
+    async def join(self, network: int, changes: Mapping[str, object] = NO_CHANGES) -> None:
+        """Join a network, if we have not, and change what its controller may do to us (service-api §3.4). ServiceError."""
+        async with self._changing:
+            if network not in self.ports:
+                await trio.to_thread.run_sync(self.home.store, StateKind.NETWORK, network, b"\n")
+                self._join(network, None)
+            settings = self.network_settings[network].changed(changes)
+            await trio.to_thread.run_sync(self.home.store_network_settings, network, settings)
+            self.network_settings[network] = settings
+            self._configure(network)
+            self.perform()
 
-    def leave(self, network: int) -> bool:
+    async def leave(self, network: int) -> bool:
         """Leave a network and forget it; False if it was not joined."""
-        port = self.ports.pop(network, None)
-        if port is None:
-            return False
-        self._close(port)
-        self.node.leave(network, now_ms())
-        del self._network_of[port.number]
-        self.network_settings.pop(network, None)
-        self.perform()
-        self.home.remove(f"networks.d/{network:016x}.local.conf")
-        self._wake()
-        return True
+        async with self._changing:
+            port = self.ports.pop(network, None)
+            if port is None:
+                return False
+            self._close(port)
+            self.node.leave(network, self.clock())
+            del self._network_of[port.number]
+            self.network_settings.pop(network, None)
+            self.perform()
+            self.home.remove(f"networks.d/{network:016x}.local.conf")
+            self._wake()
+            return True
 
     def _close(self, port: NetworkPort) -> None:
         """End a network's stack. The resets that it sends are in the ring when its end is disconnected: they still go out."""
@@ -455,12 +545,6 @@ class Service:
         for _ in range(_TURNS_AT_CLOSE):
             if not self._turn():
                 break
-
-    def change_network_settings(self, network: int, settings: NetworkSettings) -> None:
-        self.network_settings[network] = settings
-        self.home.store_network_settings(network, settings)
-        self._configure(network)
-        self.perform()
 
     def _configure(self, network: int) -> None:
         port, status = self.ports.get(network), self.node.network(network)
@@ -473,7 +557,7 @@ class Service:
             self.node.set_port_error(network, True)
             return
         self.node.set_port_error(network, False)
-        self.node.set_multicast_groups(network, port.groups(), now_ms())
+        self.node.set_multicast_groups(network, port.groups(), self.clock())
         own = [ip for each in self.ports.values() for ip in each.addresses]
         if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints}:
             self._refresh_wire()
@@ -482,7 +566,7 @@ class Service:
 
     async def controller_changed(self) -> None:
         """After a management call on the controller: act on it, and return when its records are committed."""
-        self.node.controller_changed(now_ms())
+        self.node.controller_changed(self.clock())
         self.perform()
         self._wake()
         for event in list(self._committed.values()):
@@ -492,17 +576,14 @@ class Service:
     def version(self) -> tuple[int, int, int]:
         return ANNOUNCED_VERSION
 
-    def clock(self) -> int:
-        """Milliseconds since the Unix epoch."""
-        return now_ms()
-
-    def store_settings(self, changes: dict[str, object]) -> None:
+    async def store_settings(self, changes: dict[str, object]) -> None:
         """POST /config/settings: keep `changes` in local.conf; they count from its next reading on. SettingsError."""
-        raw = dict(self.home.local_conf().raw)
-        raw["settings"] = {**raw.get("settings", {}), **changes}
-        text = msgspec.json.format(msgspec.json.encode(raw), indent=4)
-        parse_local_conf(text, self.home.path / "local.conf")
-        self.home.write("local.conf", text)
+        async with self._changing:
+            raw = dict(self.home.local_conf().raw)
+            raw["settings"] = {**raw.get("settings", {}), **changes}
+            text = msgspec.json.format(msgspec.json.encode(raw), indent=4)
+            parse_local_conf(text, self.home.path / "local.conf")
+            await trio.to_thread.run_sync(self.home.write, "local.conf", text)
 
 
 def main(home: Path, *, port: int | None = None, ready: Callable[[], None] = lambda: None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def parse_local_conf(text: bytes, path: Path) -> LocalConf:
     advice = "correct it, or remove the file to use the defaults"
     try:
         raw = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: not valid JSON ({error}); {advice}") from None
     try:
         conf = msgspec.convert(raw, LocalConf)
@@ -146,10 +147,10 @@ class NetworkSettings:
         managed = ",".join(map(str, self.whitelist)) if self.whitelist else f"{self.managed:d}"
         return f"allowManaged={managed}\nallowGlobal={self.allow_global:d}\nallowDefault={self.default:d}\nallowDNS={self.dns:d}\n"
 
-    def changed(self, body: dict[str, Any]) -> NetworkSettings:
+    def changed(self, body: Mapping[str, object]) -> NetworkSettings:
         """With the settings of a POST /network body (service-api §3.4): real booleans only; a whitelist does not survive a POST."""
         names = {"allowManaged": "managed", "allowGlobal": "allow_global", "allowDefault": "default", "allowDNS": "dns"}
-        changes = {name: body[key] for key, name in names.items() if isinstance(body.get(key), bool)}
+        changes: dict[str, Any] = {name: body[key] for key, name in names.items() if isinstance(body.get(key), bool)}
         return replace(self, whitelist=(), **changes)
 
     def permits(self, ip: bytes, prefix: int, *, target: bool) -> bool:

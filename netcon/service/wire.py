@@ -70,8 +70,15 @@ class Wire:
         if settings.bind:
             addresses = [ipaddress.ip_address(text).packed for text in settings.bind]
         else:
+            try:
+                present = interface_addresses()
+            except OSError as error:
+                reason = error.strerror or error
+                raise ServiceError(
+                    f"cannot list this machine's addresses ({reason}); name those to use in settings.bind of local.conf"
+                ) from None
             addresses = usable_addresses(
-                interface_addresses(),
+                present,
                 prefix_blacklist=settings.interfacePrefixBlacklist,
                 network_blacklist=conf.blacklisted_networks(),
                 own=own,

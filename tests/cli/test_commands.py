@@ -107,6 +107,24 @@ def test_without_a_service_the_error_says_how_to_start_one(tmp_path: Path) -> No
 # -- the controller --
 
 
+def test_a_home_folder_that_cannot_be_looked_into_is_told(tmp_path: Path) -> None:
+    home = tmp_path / ("x" * 300)
+    result = CliRunner().invoke(main, ["-D", str(home), "info"])
+    assert result.exit_code == 1
+    assert "File name too long" in result.output
+
+
+def test_the_service_of_another_user_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(path: Path, **more: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as denied:
+        denied.setattr(Path, "stat", refuse)
+        result = CliRunner().invoke(main, ["-D", str(tmp_path), "info"])
+    assert result.exit_code == 1
+    assert "only the service's own user can ask it" in result.output
+
+
 def test_a_network_is_made_changed_and_deleted(lab: Lab) -> None:
     made = netcon(lab.root, "controller", "network", "create", "--name", "x", "--subnet", "10.5.0.0/24", "--rfc4193").output.strip()
     record = json.loads(netcon(lab.root, "controller", "network", "show", made).output)

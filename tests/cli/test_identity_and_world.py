@@ -48,6 +48,16 @@ def test_generate_writes_a_valid_identity_and_never_overwrites(tmp_path: Path) -
     assert secret.read_text() == before
 
 
+def test_the_folder_of_a_new_identity_is_made(tmp_path: Path) -> None:
+    netcon("identity", "generate", tmp_path / "root" / "identity.secret", tmp_path / "root" / "identity.public")
+    assert stat.S_IMODE((tmp_path / "root").stat().st_mode) == 0o700
+    assert (tmp_path / "root" / "identity.public").exists()
+
+
+def test_a_missing_identity_says_how_to_make_one(tmp_path: Path) -> None:
+    assert "netcon identity generate" in netcon("identity", "validate", tmp_path / "none", code=1).output
+
+
 def test_validate(secret: Path, tmp_path: Path) -> None:
     assert "is valid" in netcon("identity", "validate", secret).output
     wrong = tmp_path / "wrong"

@@ -83,7 +83,7 @@ def test_a_path_is_passed_through(lab: Lab) -> None:
     assert cli(f"-D{lab.member.home}", "/nowhere", code=1).startswith("404 /nowhere")
 
 
-@pytest.mark.parametrize("words", [[], ["-h"], ["dance"], ["join"], ["join", "123"], ["set", NETWORK, "mtu=1"]])
+@pytest.mark.parametrize("words", [[], ["-x"], ["dance"], ["join"], ["join", "123"], ["set", NETWORK, "mtu=1"]])
 def test_wrong_use_is_exit_code_2(lab: Lab, words: list[str]) -> None:
     cli(f"-D{lab.member.home}", *words, code=2)
 
@@ -101,3 +101,8 @@ def test_without_a_service(tmp_path: Path) -> None:
     (tmp_path / "zerotier-one.port").write_text("9")
     (tmp_path / "authtoken.secret").write_text("x")
     assert cli(f"-D{tmp_path}", "info", code=1).startswith("Error connecting to the ZeroTier service:")
+
+
+def test_help_and_version_are_answers() -> None:
+    assert cli("-h").startswith("zerotier-cli [switches] <command>")
+    assert cli("-v") == "1.14.1\n"

@@ -15,6 +15,7 @@ from netcon.core.credentials import (
     Tag,
     Thing,
 )
+from netcon.core.identity import Identity
 from netcon.core.membership import PUSH_MS, Members, Result
 from netcon.core.netconf import NetworkConfig
 from netcon.core.rules import decode_rules
@@ -123,7 +124,7 @@ def test_credentials_count_only_within_the_window_of_our_config(age: int, counts
     ownership = CertificateOfOwnership(NETWORK, at, 0, 1, (Thing.ip(b"\x0a\x01\x02\x03"),), PEER.address).sign(CONTROLLER)
     assert table.add_ownership(ownership, CONTROLLER) is Result.NEW
     capability = Capability(NETWORK, at, 5, decode_rules(b"\x01\x00")).sign(CONTROLLER, PEER.address)
-    assert table.add_capability(capability, capability.verify({CONTROLLER.address: CONTROLLER}.get)) is Result.NEW
+    assert table.add_capability(capability, {CONTROLLER.address: CONTROLLER}.get) is Result.NEW
     valid = table.valid(PEER.address, CONFIG, 1)
     assert valid.tags == ({7: 42} if counts else {})
     assert valid.ips == ({b"\x0a\x01\x02\x03"} if counts else frozenset())
@@ -133,7 +134,7 @@ def test_credentials_count_only_within_the_window_of_our_config(age: int, counts
 def test_unverified_credentials_are_not_kept() -> None:
     table = members()
     capability = Capability(NETWORK, NOW, 5, decode_rules(b"\x01\x00")).sign(OTHER, PEER.address)
-    assert table.add_capability(capability, capability.verify({OTHER.address: OTHER}.get)) is Result.REJECTED
+    assert table.add_capability(capability, {OTHER.address: OTHER}.get) is Result.REJECTED
     assert table.add_tag(Tag(NETWORK, NOW, 7, 42, PEER.address).sign(OTHER), CONTROLLER) is Result.REJECTED
     assert not table.by_address
 
@@ -153,3 +154,18 @@ def test_credentials_are_due_after_each_config_and_after_a_while() -> None:
     assert not member.push_due(1, NOW + PUSH_MS - 1)
     assert member.push_due(1, NOW + PUSH_MS)
     assert member.push_due(2, NOW)
+
+
+def test_signatures_are_looked_at_last() -> None:
+    table = members()
+    asked: list[int] = []
+
+    def identity_of(address: int) -> Identity | None:
+        asked.append(address)
+        return CONTROLLER
+
+    capability = Capability(NETWORK, NOW, 7, decode_rules(b"\x01\x00"), 1).sign(CONTROLLER, PEER.address)
+    assert table.add_capability(capability, identity_of) is Result.NEW
+    assert len(asked) == 1
+    assert table.add_capability(capability, identity_of) is Result.REDUNDANT
+    assert len(asked) == 1

@@ -349,7 +349,13 @@ def test_an_introduction_to_a_stranger_is_not_wasted() -> None:
 def test_events_name_what_happened() -> None:
     lab = Lab(1)
     lab.fabric.run(1_000)
-    assert NodeEvent("path_learned", lab.root_identity.address) in lab.members[0].events
+    member = lab.members[0]
+    learned = NodeEvent("path_learned", lab.root_identity.address)
+    assert learned in member.events
+    root = member.node._peers[lab.root_identity.address]
+    member.node._learn_path(root, member.node._paths[2, root.entries[0].path.remote], lab.fabric.now)
+    assert len(root.entries) == 2
+    assert learned not in member.node.take_actions()  # the same from a second socket is no news
 
 
 def test_hello_goes_out_of_every_socket_when_no_path_is_known() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from netcon.core import multicast
 from netcon.core.address import MulticastGroup, rfc4193_address, sixplane_address, solicited_node_group
 from netcon.core.netconf import FLAG_NDP_EMULATION, ROLE_ACTIVE_BRIDGE
 from tests.simulator import Lab, arp_reply, arp_request
@@ -140,6 +141,21 @@ def test_multicast_limit_zero_is_off() -> None:
     a.send_frame(lab.network, BROADCAST, 0x0800, b"to all" * 10)
     lab.fabric.run(1_000)
     assert b.take_frames() == []
+
+
+def test_frames_to_ever_new_groups_are_queued_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multicast, "MAX_QUEUED_GROUPS", 20)
+    monkeypatch.setattr(multicast, "MAX_GATHERED", 40)
+    lab = ready(1)
+    member = lab.members[0]
+    for number in range(60):
+        destination = b"\x01\x00" + number.to_bytes(4)
+        member.node.receive_frame(lab.network, destination, member.mac(lab.network), 0x0800, b"x" * 40, lab.fabric.now)
+        member.node.take_actions()
+    queued, gathered = member.node._multicast._queued, member.node._multicast._gathered
+    assert len(queued) == 20
+    assert len(gathered) == 40
+    assert (lab.network, MulticastGroup(destination, 0)) in queued
 
 
 def test_a_queued_multicast_frame_follows_a_late_listener() -> None:

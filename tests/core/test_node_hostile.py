@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from netcon.core.actions import Endpoint, SendDatagram
 from netcon.core.identity import Identity
+from netcon.core.messages import Error
 from netcon.core.node import Node
-from netcon.core.packet import Verb
+from netcon.core.packet import ErrorCode, Verb
 from netcon.core.path import MAX_PATHS
 from netcon.core.peer import Peer
 from netcon.core.queues import MAX_WHOIS
@@ -222,6 +223,46 @@ def test_tables_stay_bounded_under_a_flood() -> None:
     sent = [action for action in engine.take_actions() if isinstance(action, SendDatagram)]
     assert len(sent) <= MAX_WHOIS + 10
     assert len(engine._peers) == 1
+
+
+def test_junk_from_many_ports_displaces_no_path_in_use() -> None:
+    lab = Lab(1)
+    member = lab.members[0]
+    lab.fabric.run(1_000)
+    peer = member.node._peers[lab.root_identity.address]
+    path = peer.entries[0].path
+    for number in range(2 * MAX_PATHS):
+        remote = (bytes((10, 9, number >> 8 & 0xFF, number & 0xFF)), 1 + number % 60_000)
+        member.node.receive_datagram(1, remote, bytes(4), lab.fabric.now)
+    assert len(member.node._paths) == MAX_PATHS
+    assert member.node._paths[path.socket, path.remote] is path
+
+
+def test_strangers_cannot_keep_us_from_asking_for_whom_we_send_to() -> None:
+    lab = Lab(2)
+    a, b = lab.members
+    lab.fabric.run(1_000)
+    head = a.identity.address.to_bytes(5)
+    for number in range(2 * MAX_WHOIS):
+        data = bytes(8) + head + (0x1000000000 + number).to_bytes(5) + b"\x18" + bytes(20)
+        a.node.receive_datagram(1, REMOTE, data, lab.fabric.now)
+    a.node.send_user_message(b.identity.address, 70_000, b"through", lab.fabric.now)
+    a.perform()
+    lab.fabric.run(1_000)
+    assert [event.data[8:] for event in b.events if event.name == "user_message"] == [b"through"]
+
+
+def test_credentials_are_shown_to_nodes_of_the_network_only() -> None:
+    lab = Lab(2)
+    member, stranger = lab.members
+    member.join(lab.network)
+    lab.fabric.run(2_000)
+    error = Error.about_network(Verb.FRAME, 1, ErrorCode.NEED_MEMBERSHIP_CERTIFICATE, lab.network)
+    stranger.node._sender.send(member.identity.address, Verb.ERROR, error.encode(), lab.fabric.now)
+    stranger.perform()
+    lab.fabric.run(2_000)
+    assert member.node.counters["credentials_withheld"] == 1
+    assert stranger.identity.address not in member.node._networks[lab.network].members.by_address
 
 
 def test_hello_floods_cost_no_check_each() -> None:

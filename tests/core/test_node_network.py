@@ -125,6 +125,32 @@ def test_anybody_may_bring_a_configuration_but_only_the_controller_makes_one() -
     assert member.node.counters["chunk_refused"] == 1
 
 
+def test_a_recorded_configuration_does_not_come_back() -> None:
+    lab = Lab(2)
+    member, other = lab.members
+    lab.join_all()
+    old = member.stored[(StateKind.NETWORK, lab.network)]
+    lab.control.mtu = 1_500
+    lab.fabric.run(61_000)
+    network = member.node._networks[lab.network]
+    assert network.config is not None
+    assert network.config.mtu == 1_500
+    assert not network.unanswered
+
+    def replay(update: int) -> None:
+        for chunk in cut_config(lab.network, old, update, lab.control.identity):
+            other.node._sender.send(member.identity.address, Verb.NETWORK_CONFIG, chunk.encode(), lab.fabric.now)
+        other.perform()
+        lab.fabric.run(500)
+
+    replay(77)
+    assert network.config.mtu == 1_500
+    # A controller whose clock went back is believed when it answers.
+    network.requests = 1
+    replay(78)
+    assert network.config.mtu != 1_500
+
+
 def test_pushed_changes_apply_at_once() -> None:
     lab = Lab(2)
     lab.join_all()

@@ -7,6 +7,7 @@ from netcon.core.queues import (
     MAX_QUEUED,
     MAX_QUEUED_PER_KEY,
     MAX_WHOIS,
+    MAX_WHOIS_FOR_OTHERS,
     QUEUE_LIFETIME_MS,
     ExpectedReplies,
     WaitingRoom,
@@ -89,3 +90,11 @@ def test_too_many_unknown_addresses_are_not_asked_for() -> None:
     assert all(whois.want(number, NOW) for number in range(MAX_WHOIS))
     assert not whois.want(MAX_WHOIS, NOW)
     assert len(whois) == MAX_WHOIS
+
+
+def test_others_cannot_use_up_the_questions_that_our_own_packets_need() -> None:
+    whois = WhoisRequests()
+    asked = [whois.want(number, NOW, for_others=True) for number in range(MAX_WHOIS)]
+    assert asked == [True] * MAX_WHOIS_FOR_OTHERS + [False] * (MAX_WHOIS - MAX_WHOIS_FOR_OTHERS)
+    assert whois.want(1 << 39, NOW)
+    assert whois.due(NOW + 500)[-1] == 1 << 39

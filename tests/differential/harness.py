@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import signal
 import socket
 import struct
+import termios
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +76,8 @@ class World:
     address: str
     #: An address that answers nothing, or "" to make such a place on this machine: a listener whose queue is full.
     silent: str
+    #: An address of the other family, also local.
+    other: str
     opened: list[socket.socket] = field(default_factory=list)
 
     @property
@@ -132,11 +139,20 @@ class World:
                 return self.to(listener)
 
     def closed_port(self) -> int:
-        """A port on which nobody listens (it was free a moment ago and is not in the ephemeral rotation's next step)."""
-        sock = self.bound()
-        port = int(sock.getsockname()[1])
-        sock.close()
-        return port
+        """A port on which nobody listens: bound, and kept, so that nobody else can begin to."""
+        return int(self.bound().getsockname()[1])
+
+    def bound_by_choice(self) -> socket.socket:
+        """Bound to a port that the program names, not one that bind chooses."""
+        for port in range(20000, 30000):
+            sock = self.stream()
+            try:
+                sock.bind((self.address, port))
+            except OSError:
+                sock.close()
+            else:
+                return sock
+        raise OSError("no port is free")
 
 
 def errno_name(code: int) -> str:
@@ -184,8 +200,6 @@ def wait(sock: socket.socket, mask: int) -> list[str]:
 
 def wait_all(sock: socket.socket, names: set[str]) -> list[str]:
     """Wait until all named bits show together (they may come one after the other)."""
-    import time
-
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         now = polled(sock)
@@ -193,6 +207,53 @@ def wait_all(sock: socket.socket, names: set[str]) -> list[str]:
             return now
         time.sleep(0.001)
     raise TimeoutError(f"{names} did not come together, only {polled(sock)}")
+
+
+#: The calls in which threads of these cases wait: recvfrom, recvmsg, accept, accept4, poll, ppoll, epoll_wait, epoll_pwait.
+WAITING_CALLS = {"x86_64": {45, 47, 43, 288, 7, 271, 232, 281}, "aarch64": {207, 212, 202, 242, 73, 22}}[os.uname().machine]
+
+
+def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Run `function` in a thread, and return when it waits in the kernel; its result is appended to the list."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with open(f"/proc/self/task/{thread.native_id}/syscall") as file:
+            number = file.read().split()[0]
+        if number.isdigit() and int(number) in WAITING_CALLS:
+            return thread, results
+        time.sleep(0.001)
+    raise TimeoutError("the thread does not wait")
+
+
+def raw_call(function: Callable[..., int], *args: Any) -> str:
+    """`OK` or the name of the errno, of a function of the C library: no wrapper that repeats or checks."""
+    ctypes.set_errno(0)
+    return "OK" if function(*args) >= 0 else errno_name(ctypes.get_errno())
+
+
+@contextlib.contextmanager
+def interrupted() -> Iterator[None]:
+    """A signal comes again and again, so that one comes while the call waits."""
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def until_queued(sock: socket.socket, count: int) -> None:
+    """Wait until exactly so many bytes can be read."""
+    deadline = time.monotonic() + PATIENCE
+    queued = array.array("i", [-1])
+    while queued[0] != count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{queued[0]} of {count} bytes came")
+        fcntl.ioctl(sock, termios.FIONREAD, queued)
 
 
 def socket_error(sock: socket.socket) -> str:

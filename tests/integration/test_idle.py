@@ -1,21 +1,18 @@
-"""A service whose programs are silent sleeps: at most four wake-ups a second, of all its threads together (a limit of the product)."""
+"""A service whose programs are silent sleeps: at most four wake-ups a second, of all threads together (a limit of the product)."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.integration.lab import Lab
 from tests.integration.programs import server, wait_for_port
-from tests.integration.waiter import Waiter
-from tests.integration.waiting import __file__ as waiting
+from tests.integration.waiter import WAITING, Waiter
 from tests.service.running import RunningService
 
 SECONDS = 10
 WAKEUPS_PER_SECOND = 4
+TRIES_TO_CALM_DOWN = 20
 
 
 def wakeups(process: int) -> dict[str, int]:
@@ -27,27 +24,35 @@ def wakeups(process: int) -> dict[str, int]:
     return found
 
 
+def rates(members: list[RunningService], seconds: float) -> list[dict[str, float]]:
+    """Wake-ups a second of each member's threads over the next `seconds`."""
+    before = [wakeups(member.process.pid) for member in members]
+    begin = time.monotonic()
+    time.sleep(seconds)
+    elapsed = time.monotonic() - begin
+    after = [wakeups(member.process.pid) for member in members]
+    return [
+        {name: (count - earlier.get(name, 0)) / elapsed for name, count in later.items()}
+        for earlier, later in zip(before, after, strict=True)
+    ]
+
+
 def test_idle_services_sleep(lab: Lab, tmp_path: Path) -> None:
-    """Both members have joined, know each other directly, and hold an open connection and a listener."""
-
-    def assert_sleeps(member: RunningService, before: dict[str, int], seconds: float) -> None:
-        rates = {name: (count - before.get(name, 0)) / seconds for name, count in wakeups(member.process.pid).items()}
-        print(f"{member.home.name}: " + ", ".join(f"{name}: {rate:.1f}/s" for name, rate in rates.items()))
-        assert sum(rates.values()) <= WAKEUPS_PER_SECOND
-
-    with server(lab.a, lab.network, "python3", waiting, "hold", lab.address, "7000", log=tmp_path / "log") as holder:
+    """The members have joined, know each other directly, and hold a listener and an open connection; the third is their root."""
+    members = [lab.root, lab.a, lab.b]
+    with server(lab.a, lab.network, "python3", WAITING, "hold", lab.address, "7000", log=tmp_path / "log"):
         wait_for_port(lab.b, lab.network, lab.address, 7000)
         client = Waiter(lab.b, lab.network, "read", lab.address, 7000)
         try:
             client.wait_until_it_waits()
-            members = [lab.root, lab.a, lab.b]
-            before = [wakeups(member.process.pid) for member in members]
-            begin = time.monotonic()
-            with pytest.raises(subprocess.TimeoutExpired):
-                holder.wait(SECONDS)
-            seconds = time.monotonic() - begin
-            for member, earlier in zip(members, before, strict=True):
-                assert_sleeps(member, earlier, seconds)
+            # Timers of what went before run out: TIME_WAIT, group reports, the worker thread's own wait.
+            for _ in range(TRIES_TO_CALM_DOWN):
+                if all(sum(threads.values()) <= WAKEUPS_PER_SECOND for threads in rates(members, 1)):
+                    break
+            measured = rates(members, SECONDS)
+            for member, threads in zip(members, measured, strict=True):
+                print(f"{member.home.name}: " + ", ".join(f"{name}: {rate:.1f}/s" for name, rate in threads.items()))
+            assert max(sum(threads.values()) for threads in measured) <= WAKEUPS_PER_SECOND
             assert client.process.poll() is None
         finally:
             client.end()

@@ -142,10 +142,12 @@ class FakeService:
         if program.end is not None:
             program.end.close()
 
-    def make_pair(self, family: int) -> tuple[socket.socket, Program]:
+    def make_pair(self, family: int, *, named: bool = True) -> tuple[socket.socket, Program]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         cookie = cookie_of(theirs)
-        theirs.bind(name_of("P", NAME_PROGRAM.pack(self.service, cookie, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, 0)))
+        if named:
+            packed = NAME_PROGRAM.pack(self.service, cookie, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, 0)
+            theirs.bind(name_of("P", packed))
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PROGRAM_SEND_BUFFER)
         return theirs, self.adopt(cookie, family, ours)
 
@@ -247,7 +249,7 @@ class FakeService:
                 program.end = None
                 kept.close()
                 return
-            theirs, accepted = self.make_pair(listener.family)
+            theirs, accepted = self.make_pair(listener.family, named=False)  # who takes the record names it
             self.unwatch(accepted)
             accepted.state = program.state = "connected"
             accepted.local = (listener.family, address, port)

@@ -71,6 +71,10 @@ def test_find_program_searches_the_path(tmp_path: Path) -> None:
         intercept.find_program("tool", "/nowhere")
 
 
+def test_folders_of_the_path_that_cannot_be_looked_into_are_passed_over(tmp_path: Path) -> None:
+    assert intercept.find_program("true", f"{tmp_path / ('x' * 300)}:/bin") == Path("/bin/true")
+
+
 @pytest.mark.parametrize("program", ["/usr/sbin/nginx", "/usr/bin/curl", "/usr/bin/redis-server", sys.executable])
 def test_real_programs_pass(program: str) -> None:
     intercept.check_program(program)

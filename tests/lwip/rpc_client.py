@@ -93,6 +93,10 @@ def receive(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
     return data, list(fds)
 
 
+def program_name(service: int, number: int, family: int) -> bytes:
+    return encode_name("P", PROGRAM_NAME.pack(service, number, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, 0))
+
+
 class Program:
     """One connection to the service."""
 
@@ -172,7 +176,7 @@ class Program:
         """socket(): make the pair, name P, and tell the service, which gets S."""
         p, s = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         number = cookie(p)
-        p.bind(encode_name("P", PROGRAM_NAME.pack(self.service, number, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, 0)))
+        p.bind(program_name(self.service, number, family))
         p.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212992)
         message = self.request(
             SOCKET,
@@ -280,6 +284,7 @@ class ProgramSocket:
         assert magic == RECORD_MAGIC
         (fd,) = fds
         p = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
+        p.bind(program_name(self.program.service, cookie(p), self.family))
         return ProgramSocket(self.program, p, cookie(p), self.family), unpack_address(peer)
 
     def getsockname(self) -> tuple[str, int]:

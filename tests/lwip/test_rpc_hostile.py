@@ -56,6 +56,9 @@ def service() -> Iterator[Service]:
     service.close()
 
 
+SO_PEEK_OFF = 42
+
+
 def raw(service: Service) -> socket.socket:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel.connect(service.path)
@@ -209,12 +212,16 @@ def lingering_tcp() -> tuple[socket.socket, socket.socket]:
     return sender, receiver
 
 
-@pytest.mark.parametrize("place", ["subject", "reply end", "surplus", "in the stream", "in a queue"])
+PLACES = ["subject", "reply end", "surplus", "in the stream", "in a queue", "behind a peek offset", "in the program's end"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_lingering_tcp_descriptor_does_not_stall(service: Service, place: str) -> None:
     program = service.program()
     sender, receiver = lingering_tcp()
     fd = sender.detach()
     sock = program.socket()
+    held: list[socket.socket] = []
     for _ in range(100):  # so that the server comes to the descriptor after we have closed ours, and its close is the last
         program.post(GETSOCKNAME, sock)
     if place == "subject":
@@ -229,11 +236,22 @@ def test_a_lingering_tcp_descriptor_does_not_stall(service: Service, place: str)
         except PermissionError:  # Linux 6.16 and later refuse it to the sender
             with socket.socket(fileno=os.dup(fd)) as same:
                 same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    elif place == "in the program's end":
+        # Who keeps a copy of S can put it there; then closes P, so that the copy in the request is the last.
+        p, s = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        p.bind(encode_name("P", PROGRAM_NAME.pack(program.service, cookie(p), 2, 1, 6, 0)))
+        send(program.channel, program.request(SOCKET, flags=POSTED, socket_id=cookie(p), family=2, kind=1), [s.fileno()])
+        send(s, b"x", [fd])
+        send(program.channel, program.request(GETSOCKNAME, flags=POSTED, socket_id=cookie(p)), [p.fileno()])
+        p.close()
+        s.close()
     else:
         a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if place == "behind a peek offset":
+            b.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 1000)
         send(a, b"", [fd])
         send(program.channel, program.request(GETSOCKNAME, socket_id=sock.id), [sock.p.fileno(), b.fileno()])
-        a.close()
+        held.append(a)
         b.close()
     os.close(fd)
     start = time.monotonic()
@@ -246,6 +264,8 @@ def test_a_lingering_tcp_descriptor_does_not_stall(service: Service, place: str)
             pass
     receiver.close()
     sock.close()
+    for other_end in held:
+        other_end.close()
 
 
 def test_ten_thousand_connections(service: Service) -> None:

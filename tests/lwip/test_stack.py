@@ -489,6 +489,22 @@ def test_malformed_frames_are_counted_and_taken(lab: Lab) -> None:
     assert stack.failed is None
 
 
+def test_a_cut_header_is_not_read_beyond_its_end(lab: Lab) -> None:
+    stack = lab.stack(1, "10.1.0.1/24", "fd00::1/64")
+    wire = Wire(stack)
+    ping = ip4(OUTSIDER, mac(1), "10.1.0.2", "10.1.0.1", 1, echo4(1, b""))
+    ping6 = ip6(OUTSIDER, mac(1), "fd00::2", "fd00::1", 58, b"\x80\0\0\0\0\1\0\1")
+    for frame, header in ((arp_request(OUTSIDER, "10.1.0.2", "10.1.0.1"), 42), (ping, 34), (ping6, 54)):
+        before = stack.stats()["bad_frames"]
+        wire.give(*(frame[:length] for length in range(14, header)))
+        assert stack.stats()["bad_frames"] == before + header - 14
+        lab.run(0.1)
+        wire.take()
+        wire.give(frame)
+        lab.run(0.1)
+        assert wire.take(), "the whole one is answered"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_frames_do_not_hurt(lab: Lab, seed: int) -> None:
     generator = random.Random(seed)

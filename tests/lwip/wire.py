@@ -184,6 +184,16 @@ def ip4(source_mac: bytes, target_mac: bytes, source: str, target: str, protocol
     return target_mac + source_mac + b"\x08\x00" + header + payload
 
 
+SYN, RST, ACK = 2, 4, 16
+
+
+def tcp4(source: str, target: str, ports: tuple[int, int], sequence: int, acknowledged: int, flags: int) -> bytes:
+    """A segment without data or options, for `ip4`."""
+    segment = struct.pack("!HHIIBBHHH", *ports, sequence & 0xFFFFFFFF, acknowledged & 0xFFFFFFFF, 0x50, flags, 65535, 0, 0)
+    pseudo = IPv4Address(source).packed + IPv4Address(target).packed + struct.pack("!HH", 6, len(segment))
+    return segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
+
+
 def ip6(source_mac: bytes, target_mac: bytes, source: str, target: str, protocol: int, payload: bytes, hops: int = 255) -> bytes:
     """With an ICMPv6 checksum filled in at offset 2 of the payload."""
     addresses = IPv6Address(source).packed + IPv6Address(target).packed

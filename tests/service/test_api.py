@@ -254,6 +254,18 @@ def test_an_invalid_body_of_join_is_ignored(http: httpx.Client, body: bytes) -> 
     http.delete(f"/network/{NETWORK}")
 
 
+def test_network_zero_is_none(http: httpx.Client) -> None:
+    answer = http.post("/network/" + "0" * 16, json={})
+    assert answer.status_code == 400
+    assert "names no network" in answer.json()["description"]
+    assert http.get("/network/" + "0" * 16).status_code == 404
+
+
+def test_a_body_nested_too_deep_is_400(http: httpx.Client) -> None:
+    answer = http.post("/controller/network", content=b"[" * 200_000)
+    assert answer.status_code == 400
+
+
 def test_an_unknown_peer_is_an_empty_object(http: httpx.Client) -> None:
     answer = http.get(f"/peer/{STRANGER}")
     assert (answer.status_code, answer.json()) == (200, {})

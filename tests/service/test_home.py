@@ -147,6 +147,15 @@ def test_the_token_has_24_letters_and_digits_and_is_secret(home: Home) -> None:
     assert home.token() == token
 
 
+def test_a_token_that_others_may_read_is_told(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    token = home.token()
+    (home.path / "authtoken.secret").chmod(0o644)
+    assert home.token() == token
+    (record,) = caplog.records
+    assert "chmod 600" in record.getMessage()
+    assert token not in record.getMessage()
+
+
 def test_whitespace_around_a_given_token_does_not_count(home: Home) -> None:
     (home.path / "authtoken.secret").write_text(" abc \n")
     assert home.token() == "abc"
@@ -213,6 +222,21 @@ def test_network_settings_are_kept(home: Home) -> None:
 # -- networks and peers --
 
 
+def test_a_folder_that_cannot_be_read_is_named(home: Home) -> None:
+    for name in ("networks.d", "peers.d"):
+        (home.path / name).rmdir()
+        (home.path / name).touch()
+    with pytest.raises(HomeError, match=r"networks\.d: .*; make it readable"):
+        home.networks()
+    with pytest.raises(HomeError, match=r"peers\.d: .*; make it readable"):
+        list(home.peers())
+
+
+def test_network_zero_is_none(home: Home) -> None:
+    (home.path / "networks.d" / "0000000000000000.conf").touch()
+    assert home.networks() == {}
+
+
 def test_each_network_file_is_a_network_to_join(home: Home) -> None:
     folder = home.path / "networks.d"
     (folder / "701beb847c4a52c7.conf").write_bytes(b"v=7\nn=lab\n")
@@ -231,6 +255,15 @@ def test_cached_peers_older_than_30_days_are_removed(home: Home) -> None:
     os.utime(old, (long_ago, long_ago))
     assert [(path.name, data) for path, data in home.peers()] == [("0082915f5e.peer", b"new")]
     assert not old.exists()
+
+
+def test_the_peer_cache_is_bounded_and_the_newest_stay(home: Home) -> None:
+    for number in range(5):
+        home.store(StateKind.PEER, number + 1, b"peer")
+        at = time.time() - 100 + number
+        os.utime(home.path / "peers.d" / f"{number + 1:010x}.peer", (at, at))
+    home.forget_old_peers(most=2)
+    assert [path.name for path, _ in home.peers()] == ["0000000004.peer", "0000000005.peer"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 
+import pytest
+
+from netcon.dataplane.reactor import Reactor
+from netcon.service.errors import ServiceError
 from netcon.service.interfaces import InterfaceAddress, interface_addresses, usable_addresses
+from netcon.service.settings import LocalConf
+from netcon.service.wire import Wire
 
 
 def address(interface: str, text: str) -> InterfaceAddress:
@@ -50,3 +56,14 @@ def test_blacklists_by_name_and_by_network() -> None:
         address("eth0", "fd00::1"),
     )
     assert usable(*addresses, prefix_blacklist=["docker"], network_blacklist=networks) == ["10.2.2.3"]
+
+
+def test_a_kernel_that_does_not_list_addresses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> list[InterfaceAddress]:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("netcon.service.wire.interface_addresses", refuse)
+    reactor = Reactor(manual=True)
+    with pytest.raises(ServiceError, match=r"Operation not permitted.*settings\.bind"):
+        Wire(reactor, 9993, LocalConf()).refresh(LocalConf())
+    reactor.stop()

@@ -1,4 +1,4 @@
-"""How a service starts, stops, dies and starts again; what it says when it cannot; how quiet it is."""
+"""How a service starts, stops, dies and starts again; what it says when it cannot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from netcon.service.detach import service_command, service_environment
 from netcon.service.home import Home
 from netcon.service.paths import rpc_socket, well_known_sockets
 from netcon.service.socket_rpc import hello
-from tests.service.running import RunningService, World, wait_for_addresses, wait_until
+from tests.service.running import RunningService, World, wait_for_addresses
 
 NETWORK = 0xC6AB4C729F123456
 
@@ -187,40 +186,6 @@ def test_a_port_that_is_taken_says_what_to_do(world: World) -> None:
 def test_the_public_planet_is_refused_where_only_private_ones_are_allowed(world: World) -> None:
     (world.root_home / "planet").unlink()
     assert "NETCON_PLANET=private forbids the public planet" in refusal(world.root_home)
-
-
-# -- quiet --
-
-
-def test_an_idle_service_wakes_up_at_most_four_times_a_second(world: World) -> None:
-    """All threads' voluntary switches, over 10 s; the member has joined a network and knows its root. The worker thread that wrote
-    files at the start ends by itself when it had nothing to do for a while: then the service is idle."""
-
-    def has_worker(process: int) -> bool:
-        names = [(task / "comm").read_text() for task in Path(f"/proc/{process}/task").iterdir()]
-        return any(name.startswith("Trio") for name in names)
-
-    def switches(process: int) -> int:
-        count = 0
-        for status in Path(f"/proc/{process}/task").glob("*/status"):
-            count += sum(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("voluntary_ctxt"))
-        return count
-
-    def idle_rate(service: RunningService) -> float:
-        before, started = switches(service.process.pid), time.monotonic()
-        with pytest.raises(subprocess.TimeoutExpired):
-            service.process.wait(10)
-        return (switches(service.process.pid) - before) / (time.monotonic() - started)
-
-    with RunningService(world.root_home) as root, RunningService(world.homes[0]) as member:
-        network = world.make_network(root)
-        world.join(root, member, network)
-        wait_until(lambda: not has_worker(member.process.pid), "the end of the worker thread")
-        rate = idle_rate(member)
-        while has_worker(member.process.pid):  # a file was written meanwhile, and the disk waited for: not idle
-            wait_until(lambda: not has_worker(member.process.pid), "the end of the worker thread")
-            rate = idle_rate(member)
-        assert rate <= 4
 
 
 def test_nobody_answers_for_a_service_that_is_not_running(world: World) -> None:

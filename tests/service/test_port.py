@@ -146,3 +146,18 @@ def test_a_failed_stack_is_started_again_with_its_addresses(port: NetworkPort, h
     assert addresses_of(port) == {"10.9.0.7/24"}
     assert hello(rpc_socket(home, NETWORK)).network == NETWORK
     assert not port.restart_if_failed()
+
+
+def test_a_stack_that_cannot_be_started_again_yet_is_tried_again(port: NetworkPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise OSError("no memory")
+
+    port.configure(status(config(["10.9.0.7/24"])), NetworkSettings())
+    port.stack.inject_failure("a test's assertion")
+    with monkeypatch.context() as broken:
+        broken.setattr(lwip, "Stack", fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="no memory"):
+                port.restart_if_failed()
+    assert port.restart_if_failed()
+    assert addresses_of(port) == {"10.9.0.7/24"}

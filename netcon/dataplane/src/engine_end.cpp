@@ -55,7 +55,8 @@ void EngineEnd::drain() {
     while (!blocked_) {
         netcon_frame frames[batch];
         size_t count = 0, taken;
-        for (Record *record; count < batch && (record = down.scan()); ++count) frames[count] = {record->data(), record->length};
+        for (Record *record; count < batch && (record = down.scan()); ++count)
+            frames[count] = {record->data(), record->length};
         if (count == 0) return;
         if (!peer_) {
             rings_.counters.frames_detached += count;
@@ -70,4 +71,4 @@ void EngineEnd::drain() {
     }
 }
 
-}  // namespace netcon
+} // namespace netcon

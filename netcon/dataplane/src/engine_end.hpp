@@ -12,7 +12,8 @@ namespace netcon {
 
 class EngineEnd final : public RingPort {
   public:
-    EngineEnd(EngineRings &rings, int number) : RingPort(rings.slots), rings_(rings), number_(number), api_(ethernet_end_of(this)) {}
+    EngineEnd(EngineRings &rings, int number)
+        : RingPort(rings.slots), rings_(rings), number_(number), api_(ethernet_end_of(this)) {}
 
     const netcon_ethernet_end *api() const { return &api_; }
 
@@ -33,4 +34,4 @@ class EngineEnd final : public RingPort {
     Counted<&LiveObjects::engine_ends> counted_;
 };
 
-}  // namespace netcon
+} // namespace netcon

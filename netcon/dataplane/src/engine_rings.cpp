@@ -15,10 +15,13 @@ void EngineRings::rung() {
     reactor_bell_.clear();
     /* The mark is gone only when the engine has taken it: then half of the ring is free. */
     if (!up.wanted())
-        for (RingPort *port : ports_) port->up_room();
-    for (RingPort *port : ports_) drain(port);
+        for (RingPort *port : ports_)
+            port->up_room();
+    for (RingPort *port : ports_)
+        drain(port);
     reactor_bell_.arm();
-    for (RingPort *port : ports_) drain(port);
+    for (RingPort *port : ports_)
+        drain(port);
 }
 
 void EngineRings::drain(RingPort *port) {
@@ -32,7 +35,8 @@ void EngineRings::drain_later() {
     auto task = [](void *context) {
         auto *self = static_cast<EngineRings *>(context);
         self->drain_deferred_ = false;
-        for (RingPort *port : self->ports_) self->drain(port);
+        for (RingPort *port : self->ports_)
+            self->drain(port);
     };
     reactor.defer(task, this);
 }
@@ -45,4 +49,4 @@ void EngineRings::received() {
     if (!up.empty()) engine_bell.ring();
 }
 
-}  // namespace netcon
+} // namespace netcon

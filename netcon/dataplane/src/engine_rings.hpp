@@ -83,4 +83,4 @@ class EngineRings {
     bool drain_deferred_ = false;
 };
 
-}  // namespace netcon
+} // namespace netcon

@@ -16,10 +16,11 @@ template <class End> netcon_ethernet_end ethernet_end_of(End *self) {
         .abi_version = NETCON_ETHERNET_END_ABI,
         .size = sizeof(netcon_ethernet_end),
         .self = self,
-        .deliver = [](void *end, const netcon_frame *frames, size_t count) { return static_cast<End *>(end)->deliver(frames, count); },
+        .deliver = [](void *end, const netcon_frame *frames,
+                      size_t count) { return static_cast<End *>(end)->deliver(frames, count); },
         .resume = [](void *end) { static_cast<End *>(end)->resume(); },
         .attach = [](void *end, const netcon_ethernet_end *peer) { static_cast<End *>(end)->attach(peer); },
     };
 }
 
-}  // namespace netcon
+} // namespace netcon

@@ -25,4 +25,4 @@ class Fd {
     int fd_;
 };
 
-}  // namespace netcon
+} // namespace netcon

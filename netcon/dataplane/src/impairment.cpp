@@ -9,17 +9,13 @@ namespace netcon {
 namespace {
 constexpr uint64_t hold_back_min_us = 2'000;
 constexpr size_t batch = 64;
-}  // namespace
+} // namespace
 
 Impairment::Impairment(netcon_reactor &reactor, uint64_t seed, const ImpairmentParameters &parameters)
     : parameters(parameters), left_(*this, reactor, seed, 1, right_), right_(*this, reactor, seed, 2, left_) {}
 
 Impairment::End::End(Impairment &link, netcon_reactor &reactor, uint64_t seed, uint64_t stream, End &other)
-    : link_(link),
-      reactor_(reactor),
-      other_(other),
-      random_(seed, stream),
-      api_(ethernet_end_of(this)),
+    : link_(link), reactor_(reactor), other_(other), random_(seed, stream), api_(ethernet_end_of(this)),
       timer_(reactor.timer_new([](void *self) { static_cast<End *>(self)->come_out(); }, this)) {
     if (!timer_) throw std::bad_alloc();
 }
@@ -52,7 +48,8 @@ void Impairment::End::enter(const netcon_frame &frame) {
             bottleneck_free_us_ = now;
             bottleneck_part_ = 0;
         }
-        uint64_t waiting_bytes = static_cast<uint64_t>(static_cast<double>(bottleneck_free_us_ - now) * static_cast<double>(link.rate_bps) / 8e6);
+        uint64_t waiting_bytes =
+            static_cast<uint64_t>(static_cast<double>(bottleneck_free_us_ - now) * static_cast<double>(link.rate_bps) / 8e6);
         if (waiting_bytes + frame.length > link.queue_bytes) {
             ++counters.overflowed;
             return;
@@ -103,13 +100,15 @@ void Impairment::End::come_out() {
         link_.counters.detached += count;
     } else {
         netcon_frame frames[batch];
-        for (size_t i = 0; i < count; ++i) frames[i] = {due_[i].data.data(), static_cast<uint32_t>(due_[i].data.size())};
+        for (size_t i = 0; i < count; ++i)
+            frames[i] = {due_[i].data.data(), static_cast<uint32_t>(due_[i].data.size())};
         blocked_ = true; /* before the call: the peer may resume us inside it */
         taken = peer_->deliver(peer_->self, frames, count);
         if (taken == count) blocked_ = false;
         link_.counters.forwarded += taken;
     }
-    for (size_t i = 0; i < taken; ++i) held_bytes_ -= due_[i].data.size();
+    for (size_t i = 0; i < taken; ++i)
+        held_bytes_ -= due_[i].data.size();
     due_.erase(due_.begin(), due_.begin() + static_cast<ptrdiff_t>(taken));
     set_timer();
     if (starved_ && !blocked_) {
@@ -129,4 +128,4 @@ void Impairment::End::attach(const netcon_ethernet_end *peer) {
     resume();
 }
 
-}  // namespace netcon
+} // namespace netcon

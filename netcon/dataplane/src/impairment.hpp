@@ -119,4 +119,4 @@ class Impairment {
     Counted<&LiveObjects::impairments> counted_;
 };
 
-}  // namespace netcon
+} // namespace netcon

@@ -19,4 +19,4 @@ template <std::atomic<long> LiveObjects::*kind> struct Counted {
     Counted &operator=(const Counted &) = delete;
 };
 
-}  // namespace netcon
+} // namespace netcon

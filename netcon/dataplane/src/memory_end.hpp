@@ -57,4 +57,4 @@ class MemoryEnd {
     Counted<&LiveObjects::memory_ends> counted_;
 };
 
-}  // namespace netcon
+} // namespace netcon

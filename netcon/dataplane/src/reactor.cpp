@@ -19,12 +19,10 @@ uint64_t monotonic_us() {
     return static_cast<uint64_t>(now.tv_sec) * 1'000'000 + static_cast<uint64_t>(now.tv_nsec) / 1'000;
 }
 
-}  // namespace
+} // namespace
 
 netcon_reactor::netcon_reactor(bool manual)
-    : manual_(manual),
-      epoll_(epoll_create1(EPOLL_CLOEXEC)),
-      posted_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+    : manual_(manual), epoll_(epoll_create1(EPOLL_CLOEXEC)), posted_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       now_(manual ? 0 : monotonic_us()) {
     using R = netcon_reactor;
     api_ = {
@@ -70,6 +68,7 @@ int netcon_reactor::start() {
     int result = 0;
     try {
         thread_ = std::thread(&netcon_reactor::run, this);
+        thread_id_ = thread_.get_id();
         pthread_setname_np(thread_.native_handle(), "netcon-reactor");
         state_ = State::running;
     } catch (const std::system_error &) {
@@ -94,6 +93,7 @@ void netcon_reactor::stop() {
     }
     std::lock_guard lock(mutex_);
     state_ = State::stopped;
+    thread_id_ = {};
     called_or_stopped_.notify_all();
 }
 
@@ -111,7 +111,8 @@ void netcon_reactor::run() {
 /* finish: nothing is accepted any more; run what was. */
 void netcon_reactor::finish() {
     run_posted();
-    for (int rounds = 0; rounds < turn_batches_max && run_deferred(); ++rounds) continue;
+    for (int rounds = 0; rounds < turn_batches_max && run_deferred(); ++rounds)
+        continue;
 }
 
 uint64_t netcon_reactor::turn(uint64_t now_us) {
@@ -182,7 +183,8 @@ bool netcon_reactor::run_timers() {
 
 bool netcon_reactor::run_deferred() {
     deferred_now_.swap(deferred_);
-    for (Task &task : deferred_now_) task.fn(task.context);
+    for (Task &task : deferred_now_)
+        task.fn(task.context);
     bool any = !deferred_now_.empty();
     deferred_now_.clear();
     return any;
@@ -193,7 +195,8 @@ void netcon_reactor::run_posted() {
         std::lock_guard lock(mutex_);
         posted_now_.swap(posted_);
     }
-    for (Task &task : posted_now_) task.fn(task.context);
+    for (Task &task : posted_now_)
+        task.fn(task.context);
     posted_now_.clear();
 }
 
@@ -331,7 +334,7 @@ int netcon_reactor::call(netcon_task_fn fn, void *context) {
     } call{this, fn, context};
     {
         std::unique_lock lock(mutex_);
-        if (std::this_thread::get_id() == thread_.get_id()) {
+        if (std::this_thread::get_id() == thread_id_) {
             lock.unlock();
             fn(context);
             return 0;

@@ -129,6 +129,7 @@ struct netcon_reactor {
     std::vector<Task> posted_;
     std::vector<Task> posted_now_; /* reactor thread's own */
     std::thread thread_;
+    std::thread::id thread_id_; /* beside thread_, which is join's during a stop */
     netcon_reactor_api api_;
     netcon::Counted<&netcon::LiveObjects::reactors> counted_;
 };

@@ -55,8 +55,7 @@ class Ring {
 
     /* At most `slots` records, and half a KiB a slot. */
     explicit Ring(size_t slots)
-        : slots_(slots),
-          bytes_(std::bit_ceil(std::max<size_t>(slots * 512, 64 * 1024))),
+        : slots_(slots), bytes_(std::bit_ceil(std::max<size_t>(slots * 512, 64 * 1024))),
           memory_(std::make_unique_for_overwrite<Aligned[]>(bytes_ / sizeof(Aligned))) {}
 
     /* ---- producer ---- */
@@ -207,4 +206,4 @@ class Doorbell {
     std::atomic<bool> armed_{true};
 };
 
-}  // namespace netcon
+} // namespace netcon

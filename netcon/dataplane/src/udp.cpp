@@ -20,7 +20,7 @@ int set_options(int fd, int family) {
     return set(IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DONT);
 }
 
-}  // namespace
+} // namespace
 
 UdpSockets::UdpSockets(EngineRings &rings)
     : RingPort(rings.slots), rings_(rings), buffers_(std::make_unique_for_overwrite<uint8_t[]>(batch * Ring::payload_max)) {
@@ -81,7 +81,8 @@ void UdpSockets::close(int number) {
 
 void UdpSockets::close_all() {
     drain(); /* what was sent before leaves, as far as the kernel takes it at once */
-    for (auto &[number, socket] : sockets_) rings_.reactor.unwatch(socket->fd.get());
+    for (auto &[number, socket] : sockets_)
+        rings_.reactor.unwatch(socket->fd.get());
     sockets_.clear();
     blocked_ = false;
 }
@@ -247,7 +248,8 @@ bool UdpSockets::send_from_all(Record *record) {
         if (socket.family != family) continue;
         fill(socket, record, 0);
         ssize_t sent;
-        do sent = sendmsg(socket.fd.get(), &headers_[0].msg_hdr, MSG_DONTWAIT);
+        do
+            sent = sendmsg(socket.fd.get(), &headers_[0].msg_hdr, MSG_DONTWAIT);
         while (sent < 0 && errno == EINTR);
         if (sent < 0 && errno == EAGAIN) {
             down.rewind();
@@ -264,4 +266,4 @@ bool UdpSockets::send_from_all(Record *record) {
     return true;
 }
 
-}  // namespace netcon
+} // namespace netcon

@@ -46,7 +46,7 @@ class UdpSockets final : public RingPort {
         int number;
         Fd fd;
         int family;
-        uint32_t scope; /* IPv6: of the address it is bound to; link-local destinations need one */
+        uint32_t scope;       /* IPv6: of the address it is bound to; link-local destinations need one */
         bool paused = false;  /* the up ring is full */
         bool blocked = false; /* the kernel's send buffer is full */
         Counted<&LiveObjects::sockets> counted;
@@ -83,4 +83,4 @@ class UdpSockets final : public RingPort {
     std::unique_ptr<uint8_t[]> buffers_;
 };
 
-}  // namespace netcon
+} // namespace netcon

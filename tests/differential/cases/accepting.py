@@ -5,6 +5,7 @@ import fcntl
 import os
 import select
 import socket
+import struct
 import threading
 
 from tests.differential.harness import LIBC, World, case, differs, errno_name, in_child, no_sigpipe, outcome, polled, value, wait
@@ -319,7 +320,7 @@ def blocked_accept_is_woken_by_shutdown(world: World):
 @case
 def listener_after_shutdown_may_listen_again(world: World):
     # With a port that the program chose: one that bind chose is given back by shutdown.
-    listener = world.bound(world.closed_port())
+    listener = world.bound_by_choice()
     listener.listen(4)
     name = world.to(listener)
     listener.shutdown(socket.SHUT_RDWR)
@@ -381,7 +382,10 @@ def send_on_a_listener(world: World):
         return outcome(listener.send, b"x")
 
 
-@case
+@differs(
+    "recv of a stream is the plain system call, which costs no look at what the descriptor is; on a listener it waits like accept",
+    "EAGAIN",
+)
 def recv_on_a_listener(world: World):
     listener = world.listener()
     listener.setblocking(False)
@@ -393,6 +397,168 @@ def getpeername_of_a_listener(world: World):
     return outcome(world.listener().getpeername)
 
 
-@differs("a fresh stream is one end of a pair: it is writable and no more (intercept.md, known differences)", ["OUT"])
+@differs("a fresh stream is one end of a pair: it is writable and no more", ["OUT"])
 def fresh_socket_events(world: World):
     return polled(world.stream())
+
+
+@case
+def shutdown_of_a_listener_resets_pending_connections(world: World):
+    listener = world.listener()
+    client = world.stream()
+    client.connect(world.to(listener))
+    wait(listener, select.POLLIN)
+    listener.shutdown(socket.SHUT_RDWR)
+    wait(client, select.POLLIN)
+    listener.setblocking(False)
+    return [value(lambda: client.recv(1).decode()), outcome(listener.accept)]
+
+
+@case
+def connect_after_the_listener_closed_is_refused(world: World):
+    listener = world.listener()
+    place = world.to(listener)
+    listener.close()
+    return outcome(world.stream().connect, place)
+
+
+@case
+def port_of_a_closed_listener_is_free_at_once(world: World):
+    results = []
+    listener = world.bound_by_choice()
+    port = listener.getsockname()[1]
+    for _ in range(20):
+        listener.listen(1)
+        listener.close()
+        listener = world.stream()
+        results.append(outcome(listener.bind, (world.address, port)))
+    return results
+
+
+@differs(
+    "nobody needs a privilege to use the ports of a virtual network: the address is the program's own, not the host's",
+    "OK",
+)
+def bind_to_a_low_port_without_privilege(world: World):
+    # As a user who may not: without CAP_NET_BIND_SERVICE, whoever runs the suite.
+    header = struct.pack("=Ii", 0x20080522, 0)
+    sets = ctypes.create_string_buffer(24)
+    assert LIBC.capget(header, sets) == 0
+    words = list(struct.unpack("=6I", sets.raw))
+    words[0] &= ~(1 << 10)
+    assert LIBC.capset(header, struct.pack("=6I", *words)) == 0
+    return outcome(world.stream().bind, (world.address, 777))
+
+
+@case
+def listen_with_a_negative_backlog(world: World):
+    listener = world.listener(-1)
+    return outcome(world.stream().connect, world.to(listener))
+
+
+@case
+def dup_of_a_listener_keeps_it(world: World):
+    listener = world.listener()
+    copy = world.keep(listener.dup())
+    place = world.to(listener)
+    listener.close()
+    client = world.stream()
+    return [outcome(client.connect, place), copy.accept()[1] == client.getsockname()]
+
+
+@case
+def dup3_over_a_listener(world: World):
+    first, second = world.listener(), world.listener()
+    gone, stays = world.to(first), world.to(second)
+    os.dup2(second.fileno(), first.fileno(), inheritable=False)
+    client = world.stream()
+    return [
+        outcome(world.stream().connect, gone),
+        outcome(client.connect, stays),
+        first.accept()[1] == client.getsockname(),
+        first.getsockname() == second.getsockname(),
+    ]
+
+
+@case
+def accept4_nonblocking_socket_would_block(world: World):
+    listener = world.listener()
+    world.stream().connect(world.to(listener))
+    sock = world.keep(socket.socket(fileno=LIBC.accept4(listener.fileno(), None, None, socket.SOCK_NONBLOCK)))
+    return [sock.gettimeout() == 0, outcome(lambda: os.read(sock.fileno(), 1))]
+
+
+@case
+def listener_has_no_error(world: World):
+    return world.listener().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+@case
+def defer_accept_gives_the_connection_with_its_data(world: World):
+    listener = world.bound()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+    listener.listen(4)
+    client = world.stream()
+    client.connect(world.to(listener))
+    client.sendall(b"GET")
+    return listener.accept()[0].recv(3, socket.MSG_WAITALL).decode()
+
+
+@differs("acceptance is not deferred until data comes: TCP_DEFER_ACCEPT is remembered, and a hint", ["IN"])
+def defer_accept_keeps_a_silent_connection_back(world: World):
+    listener = world.bound()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+    listener.listen(4)
+    client = world.stream()
+    client.connect(world.to(listener))
+    # What comes after it has been accepted shows that it, too, would be there by now.
+    other = world.listener()
+    world.stream().connect(world.to(other))
+    wait(other, select.POLLIN)
+    return polled(listener, select.POLLIN)
+
+
+@case
+def getsockname_of_an_accepted_wildcard_connection(world: World):
+    listener = world.listener(address=world.any)
+    client = world.stream()
+    client.connect(world.to(listener))
+    server, _ = listener.accept()
+    return [server.getsockname() == client.getpeername(), server.getsockname()[0]]
+
+
+@case
+def bind_after_connect(world: World):
+    client, _ = world.pair()
+    return outcome(client.bind, (world.address, 0))
+
+
+@case
+def bind_after_listen(world: World):
+    return outcome(world.listener().bind, (world.address, 0))
+
+
+@case
+def reuseport_group_serves_all(world: World):
+    first = world.stream()
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    first.bind((world.address, 0))
+    second = world.stream()
+    second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    second.bind(first.getsockname()[:2])
+    first.listen(64)
+    second.listen(64)
+    accepted = 0
+    for _ in range(16):
+        world.stream().connect(world.to(first))
+        ready, _, _ = select.select([first, second], [], [], 10)
+        accepted += len([listener.accept() for listener in ready])
+    return accepted
+
+
+@case
+def reuseport_must_be_set_by_both(world: World):
+    first = world.stream()
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    first.bind((world.address, 0))
+    return outcome(world.stream().bind, first.getsockname()[:2])

@@ -5,7 +5,20 @@ import select
 import socket
 import threading
 
-from tests.differential.harness import World, case, errno_name, no_sigpipe, outcome, polled, socket_error, value, wait
+from tests.differential.harness import (
+    LIBC,
+    World,
+    case,
+    errno_name,
+    no_sigpipe,
+    outcome,
+    polled,
+    raw_call,
+    socket_error,
+    value,
+    wait,
+    wait_all,
+)
 
 
 @case
@@ -100,8 +113,6 @@ def connect_on_a_listener(world: World):
 def connect_with_a_short_address(world: World):
     import ctypes
 
-    from tests.differential.harness import LIBC
-
     client = world.stream()
     ctypes.set_errno(0)
     result = LIBC.connect(client.fileno(), b"\x02\x00", 2)
@@ -114,8 +125,6 @@ def connect_with_another_family(world: World):
     other = ("127.0.0.1", 9) if world.family == socket.AF_INET6 else ("::1", 9, 0, 0)
     import ctypes
     import struct
-
-    from tests.differential.harness import LIBC
 
     if world.family == socket.AF_INET6:
         # An AF_UNIX address on an AF_INET6 socket: an IPv4 one has a special meaning for old programs.
@@ -243,3 +252,121 @@ def send_after_refusal(world: World):
     first = outcome(client.connect, (world.address, world.closed_port()))
     with no_sigpipe():
         return [first, errno.errorcode[errno.EPIPE] if outcome(client.send, b"x") == "EPIPE" else "other"]
+
+
+def disconnect(sock: socket.socket) -> str:
+    return raw_call(LIBC.connect, sock.fileno(), bytes(16), 16)
+
+
+@case
+def connect_to_the_wildcard_is_this_host(world: World):
+    listener = world.listener(address=world.any)
+    client = world.stream()
+    return [outcome(client.connect, (world.any, listener.getsockname()[1])), client.getpeername()[0] == world.address]
+
+
+@case
+def disconnect_resets_the_peer(world: World):
+    client, server = world.pair()
+    done = disconnect(client)
+    wait_all(server, {"ERR"})
+    return [done, outcome(client.getpeername), value(lambda: server.recv(1).decode())]
+
+
+@case
+def connect_again_after_disconnect(world: World):
+    client, _ = world.pair()
+    listener = world.listener()
+    disconnect(client)
+    again = outcome(client.connect, world.to(listener))
+    client.sendall(b"x")
+    return [again, listener.accept()[0].recv(1).decode()]
+
+
+@case
+def disconnect_of_a_fresh_socket(world: World):
+    return disconnect(world.stream())
+
+
+@case
+def disconnect_while_connecting(world: World):
+    client = world.nonblocking()
+    client.connect_ex(world.silence())
+    listener = world.listener()
+    done = disconnect(client)
+    client.setblocking(True)
+    return [done, outcome(client.connect, world.to(listener))]
+
+
+@case
+def connect_to_a_multicast_address(world: World):
+    return errno_name(world.stream().connect_ex(("ff02::1" if world.family == socket.AF_INET6 else "224.0.0.1", 9)))
+
+
+@case
+def connect_from_a_wildcard_bind(world: World):
+    listener = world.listener()
+    client = world.bound(address=world.any)
+    port = client.getsockname()[1]
+    client.connect(world.to(listener))
+    return [client.getsockname()[0], client.getsockname()[1] == port]
+
+
+@case
+def second_connection_of_the_same_four(world: World):
+    listener = world.listener()
+    first = world.bound()
+    second = world.bound(first.getsockname()[1])
+    return [outcome(sock.connect, world.to(listener)) for sock in (first, second)]
+
+
+@case
+def one_local_port_to_two_places(world: World):
+    one, two = world.listener(), world.listener()
+    first = world.bound()
+    second = world.bound(first.getsockname()[1])
+    return [outcome(first.connect, world.to(one)), outcome(second.connect, world.to(two))]
+
+
+@case
+def connected_socket_cannot_connect_elsewhere(world: World):
+    client, _ = world.pair()
+    return errno_name(client.connect_ex(world.to(world.listener())))
+
+
+@case
+def connect_after_own_full_shutdown(world: World):
+    client, _server = world.pair()
+    client.shutdown(socket.SHUT_RDWR)
+    return errno_name(client.connect_ex(world.to(world.listener())))
+
+
+@case
+def listen_after_refusal(world: World):
+    sock = world.bound_by_choice()
+    place = sock.getsockname()
+    results = [outcome(sock.connect, (world.address, world.closed_port())), outcome(sock.listen, 1)]
+    return [*results, sock.getsockname() == place]
+
+
+@case
+def bound_port_stays_after_refusal(world: World):
+    sock = world.bound()
+    place = sock.getsockname()
+    outcome(sock.connect, (world.address, world.closed_port()))
+    return sock.getsockname() == place
+
+
+@case
+def a_hundred_connections_in_turn(world: World):
+    listener = world.listener()
+    results = set()
+    for _ in range(100):
+        client = world.stream()
+        results.add(outcome(client.connect, world.to(listener)))
+        server, _ = listener.accept()
+        client.sendall(b"x")
+        results.add(server.recv(1).decode())
+        server.close()
+        client.close()
+    return sorted(results)

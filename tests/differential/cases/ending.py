@@ -208,7 +208,7 @@ def getpeername_after_a_reset(world: World):
 
 
 @differs(
-    "a fresh stream is a connected pair whose bytes the service discards (intercept.md, known differences)",
+    "a fresh stream is a connected pair whose bytes the service discards",
     ["OK", "EAGAIN"],
 )
 def fresh_socket_write_and_read(world: World):
@@ -229,3 +229,104 @@ def two_connections_end_independently(world: World):
     ended = first.recv(1).decode()
     two.sendall(b"on")
     return [ended, second.recv(2, socket.MSG_WAITALL).decode()]
+
+
+@differs("both directions of a pair that are shut look like a connection that is gone: its peer's name goes then", "ENOTCONN")
+def getpeername_after_own_full_shutdown(world: World):
+    client, server = world.pair()
+    client.shutdown(socket.SHUT_RDWR)
+    return value(lambda: client.getpeername() == server.getsockname())
+
+
+@case
+def shutdown_each_direction_in_turn(world: World):
+    client, server = world.pair()
+    results = [outcome(client.shutdown, socket.SHUT_RD), outcome(client.shutdown, socket.SHUT_WR)]
+    return [*results, server.recv(1).decode()]
+
+
+@case
+def shutdown_after_the_peer_closed(world: World):
+    client, server = world.pair()
+    server.close()
+    wait_all(client, {"RDHUP"})
+    return outcome(client.shutdown, socket.SHUT_WR)
+
+
+@case
+def shutdown_after_a_reset(world: World):
+    client, server = world.pair()
+    reset(server)
+    wait_all(client, {"HUP"})
+    return outcome(client.shutdown, socket.SHUT_RDWR)
+
+
+@differs("both directions of a pair that are shut look like a connection that is gone", "ENOTCONN")
+def shutdown_after_own_full_shutdown(world: World):
+    client, _server = world.pair()
+    client.shutdown(socket.SHUT_RDWR)
+    return outcome(client.shutdown, socket.SHUT_RDWR)
+
+
+@case
+def linger_zero_after_the_peers_end(world: World):
+    client, server = world.pair()
+    client.shutdown(socket.SHUT_WR)
+    receive_all(server)
+    reset(server)
+    wait_all(client, {"HUP"})
+    return value(lambda: client.recv(1).decode())
+
+
+@case
+def linger_off_closes_cleanly(world: World):
+    client, server = world.pair()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+    server.sendall(b"data")
+    server.close()
+    return receive_all(client).decode()
+
+
+@case
+def linger_of_the_listener_is_inherited(world: World):
+    listener = world.listener()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client = world.stream()
+    client.connect(world.to(listener))
+    server, _ = listener.accept()
+    server.close()
+    wait(client, select.POLLIN)
+    return value(lambda: client.recv(1).decode())
+
+
+@differs(
+    "the pair tells a writer EPIPE, and keeps ECONNRESET for whoever reads or asks SO_ERROR; TCP to the first call of any kind",
+    ["first", "EPIPE", "ECONNRESET"],
+)
+def data_then_reset_order(world: World):
+    client, server = world.pair()
+    server.sendall(b"first")
+    got = client.recv(5, socket.MSG_WAITALL).decode()
+    reset(server)
+    wait_all(client, {"ERR"})
+    return [got, outcome(client.send, b"x", socket.MSG_NOSIGNAL), value(lambda: client.recv(1).decode())]
+
+
+@case
+def half_closed_both_ways_is_at_its_end(world: World):
+    client, server = world.pair()
+    for sock in (client, server):
+        sock.shutdown(socket.SHUT_WR)
+    return [client.recv(1).decode(), server.recv(1).decode()]
+
+
+@differs("a reset after the peer's end of stream is a plain hang-up: SO_ERROR is 0 (EPIPE), and send says EPIPE", False)
+def reset_of_a_half_closed_connection(world: World):
+    client, server = world.pair()
+    client.shutdown(socket.SHUT_WR)
+    server.recv(1)
+    server.sendall(b"x")
+    wait(client, select.POLLIN)
+    client.close()
+    wait_all(server, {"HUP"})
+    return "ERR" in wait_all(server, {"HUP"})

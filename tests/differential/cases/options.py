@@ -4,7 +4,7 @@ import ctypes
 import socket
 import struct
 
-from tests.differential.harness import LIBC, World, case, errno_name, outcome, value
+from tests.differential.harness import LIBC, World, case, errno_name, outcome, raw_call, value
 
 TCP = socket.IPPROTO_TCP
 
@@ -277,3 +277,63 @@ def option_settings_are_inherited_by_accept(world: World):
 def option_broadcast_oobinline_priority(world: World):
     sock = world.stream()
     return [read_back(sock, socket.SOL_SOCKET, name, 1) for name in (socket.SO_BROADCAST, socket.SO_OOBINLINE, socket.SO_PRIORITY)]
+
+
+@case
+def option_ttl(world: World):
+    if world.family == socket.AF_INET6:
+        return read_back(world.stream(), socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 7, 256)
+    return read_back(world.stream(), socket.IPPROTO_IP, socket.IP_TTL, 7, 0, 256)
+
+
+@case
+def option_syncnt(world: World):
+    return read_back(world.stream(), TCP, socket.TCP_SYNCNT, 3, 0, 200)[1:]
+
+
+@case
+def option_maxseg_of_a_fresh_socket(world: World):
+    return read_back(world.stream(), TCP, socket.TCP_MAXSEG, 1)[1:]
+
+
+@case
+def option_timestamp(world: World):
+    return read_back(world.stream(), socket.SOL_SOCKET, 29, 1, 0)
+
+
+@case
+def option_read_without_a_length(world: World):
+    return raw_call(LIBC.getsockopt, world.stream().fileno(), socket.SOL_SOCKET, socket.SO_TYPE, bytes(4), None)
+
+
+@case
+def option_write_from_a_bad_pointer(world: World):
+    return raw_call(LIBC.setsockopt, world.stream().fileno(), TCP, socket.TCP_NODELAY, ctypes.c_void_p(1), 4)
+
+
+@case
+def option_value_longer_than_needed(world: World):
+    sock = world.stream()
+    return [outcome(sock.setsockopt, TCP, socket.TCP_NODELAY, struct.pack("ii", 1, 7)), sock.getsockopt(TCP, socket.TCP_NODELAY)]
+
+
+@case
+def option_low_water_mark(world: World):
+    return read_back(world.stream(), socket.SOL_SOCKET, socket.SO_RCVLOWAT, 5, 0)
+
+
+@case
+def option_reuseaddr_after_bind(world: World):
+    first = world.stream()
+    first.bind((world.address, 0))
+    second = world.stream()
+    second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    before = outcome(second.bind, first.getsockname()[:2])
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return [before, outcome(second.bind, first.getsockname()[:2])]
+
+
+@case
+def option_tcp_level_on_a_unix_socket(world: World):
+    left, right = socket.socketpair()
+    return [outcome(left.setsockopt, TCP, socket.TCP_NODELAY, 1), outcome(right.getsockopt, TCP, socket.TCP_NODELAY)]

@@ -11,10 +11,12 @@ from tests.differential.harness import (
     World,
     bits,
     case,
+    differs,
     outcome,
     polled,
     receive_all,
     reset,
+    until_queued,
     wait,
     wait_all,
 )
@@ -338,3 +340,105 @@ def asyncio_refused(world: World):
         return "connected"
 
     return asyncio.run(attempt())
+
+
+@differs("a fresh stream is one end of a pair: it is writable and no more", [["OUT"]])
+def epoll_fresh_socket(world: World):
+    poller = select.epoll()
+    poller.register(world.stream(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP)
+    return epolled(poller)
+
+
+@differs("a bound stream is one end of a pair: it is writable and no more", [["OUT"]])
+def epoll_bound_socket(world: World):
+    poller = select.epoll()
+    poller.register(world.bound(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP)
+    return epolled(poller)
+
+
+@case
+def epoll_edge_of_a_listener_comes_for_each_connection(world: World):
+    listener = world.listener()
+    poller = select.epoll()
+    poller.register(listener, select.EPOLLIN | select.EPOLLET)
+    results = []
+    for _ in range(3):
+        world.stream().connect(world.to(listener))
+        results.append(epolled(poller, PATIENCE))
+    return results
+
+
+@case
+def epoll_edge_comes_for_each_arrival(world: World):
+    client, server = world.pair()
+    poller = select.epoll()
+    poller.register(client, select.EPOLLIN | select.EPOLLET)
+    results = []
+    for _ in range(3):
+        server.sendall(b"x")
+        results.append(epolled(poller, PATIENCE))
+    return [*results, epolled(poller)]
+
+
+@case
+def epoll_edge_when_a_full_socket_is_writable_again(world: World):
+    client, server = world.pair()
+    client.setblocking(False)
+    poller = select.epoll()
+    sent = 0
+    try:
+        while True:
+            sent += client.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    poller.register(client, select.EPOLLOUT | select.EPOLLET)
+    poller.poll(0)
+    got = 0
+    while got < sent:
+        got += len(server.recv(1 << 20))
+    return epolled(poller, PATIENCE)
+
+
+@case
+def epoll_forgets_a_closed_socket(world: World):
+    client, server = world.pair()
+    poller = select.epoll()
+    poller.register(client, select.EPOLLIN)
+    server.sendall(b"x")
+    wait(client, select.POLLIN)
+    client.close()
+    return epolled(poller)
+
+
+@differs(
+    "a listener that was shut down is a pair whose other end is closed: it shows an end of file, too", ["IN", "OUT", "HUP", "RDHUP"]
+)
+def poll_a_listener_after_shutdown(world: World):
+    listener = world.listener()
+    listener.shutdown(socket.SHUT_RDWR)
+    return polled(listener)
+
+
+@differs("poll of an AF_UNIX stream ignores SO_RCVLOWAT", ["IN"])
+def poll_below_the_low_water_mark(world: World):
+    client, server = world.pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 5)
+    server.sendall(b"abc")
+    until_queued(client, 3)
+    return polled(client, select.POLLIN)
+
+
+@case
+def poll_at_the_low_water_mark(world: World):
+    client, server = world.pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 5)
+    server.sendall(b"abcde")
+    return wait(client, select.POLLIN)
+
+
+@case
+def ppoll_and_pselect_through_select(world: World):
+    client, server = world.pair()
+    server.shutdown(socket.SHUT_WR)
+    wait_all(client, {"RDHUP"})
+    return [len(part) for part in select.select([client], [client], [client], 0)]

@@ -12,7 +12,21 @@ import struct
 import termios
 import threading
 
-from tests.differential.harness import LIBC, World, case, errno_name, no_sigpipe, outcome, receive_all, value, wait
+from tests.differential.harness import (
+    LIBC,
+    World,
+    case,
+    differs,
+    errno_name,
+    in_thread,
+    no_sigpipe,
+    outcome,
+    raw_call,
+    receive_all,
+    until_queued,
+    value,
+    wait,
+)
 
 
 @case
@@ -423,3 +437,157 @@ def bad_pointers_are_efault(world: World):
     LIBC.connect(world.stream().fileno(), ctypes.c_void_p(1), 16)
     results.append(errno_name(ctypes.get_errno()))
     return results or errno.EFAULT
+
+
+@differs("urgent data is delivered in line: AF_UNIX has no urgent pointer that TCP could carry", "abcd")
+def urgent_data(world: World):
+    client, server = world.pair()
+    client.send(b"ab")
+    client.send(b"c", socket.MSG_OOB)
+    client.send(b"d")
+    client.close()
+    return receive_all(server).decode()
+
+
+@case
+def urgent_data_inline(world: World):
+    client, server = world.pair()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    client.send(b"ab")
+    client.send(b"c", socket.MSG_OOB)
+    client.send(b"d")
+    client.close()
+    return receive_all(server).decode()
+
+
+@case
+def recv_urgent_data_without_any(world: World):
+    client, _ = world.pair()
+    client.setblocking(False)
+    return outcome(client.recv, 1, socket.MSG_OOB)
+
+
+@case
+def descriptors_in_control_data_are_ignored(world: World):
+    client, server = world.pair()
+    count = client.sendmsg([b"abc"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))])
+    data, ancillary, _, _ = server.recvmsg(16, 64)
+    return [count, data.decode(), ancillary]
+
+
+@case
+def low_water_mark_holds_recv_back(world: World):
+    client, server = world.pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 5)
+    # Nothing may be there yet: the kernel, having copied 3 bytes, would wait for 5 more.
+    thread, results = in_thread(lambda: client.recv(10).decode())
+    server.sendall(b"abc")
+    server.sendall(b"de")
+    thread.join()
+    return results
+
+
+@case
+def low_water_mark_does_not_hold_the_end_back(world: World):
+    client, server = world.pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 5)
+    server.sendall(b"abc")
+    server.close()
+    return [client.recv(10).decode(), client.recv(10).decode()]
+
+
+@case
+def peek_waits_for_data(world: World):
+    client, server = world.pair()
+    thread, results = in_thread(lambda: client.recv(3, socket.MSG_PEEK).decode())
+    server.sendall(b"abc")
+    thread.join()
+    return [*results, client.recv(3).decode()]
+
+
+@case
+def peek_and_trunc_count(world: World):
+    client, server = world.pair()
+    server.sendall(b"abcdef")
+    until_queued(client, 6)
+    return [LIBC.recv(client.fileno(), None, 4, socket.MSG_PEEK | socket.MSG_TRUNC), client.recv(6).decode()]
+
+
+@case
+def positions_mean_nothing(world: World):
+    fd = world.pair()[0].fileno()
+    return [
+        outcome(os.lseek, fd, 0, os.SEEK_SET),
+        outcome(os.pread, fd, 1, 0),
+        outcome(os.pwrite, fd, b"x", 0),
+        outcome(os.ftruncate, fd, 0),
+        outcome(os.fsync, fd),
+    ]
+
+
+@case
+def splice_to_a_pipe(world: World):
+    client, server = world.pair()
+    reader, writer = os.pipe()
+    server.sendall(b"spliced")
+    until_queued(client, 7)
+    return [os.splice(client.fileno(), writer, 7), os.read(reader, 7).decode()]
+
+
+@case
+def send_from_a_bad_pointer(world: World):
+    client, _ = world.pair()
+    return raw_call(LIBC.send, client.fileno(), ctypes.c_void_p(1), ctypes.c_size_t(10), 0)
+
+
+@case
+def recv_to_a_bad_pointer_keeps_the_data(world: World):
+    client, server = world.pair()
+    server.sendall(b"abc")
+    until_queued(client, 3)
+    return [raw_call(LIBC.recv, client.fileno(), ctypes.c_void_p(1), ctypes.c_size_t(3), 0), client.recv(3).decode()]
+
+
+@case
+def too_many_parts(world: World):
+    client, _ = world.pair()
+    return [outcome(client.sendmsg, [b"x"] * 1025), value(lambda: client.sendmsg([b"x"] * 1024))]
+
+
+@case
+def send_timeout_by_so_sndtimeo(world: World):
+    client, _server = world.pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 100_000))
+    result = "OK"
+    while result == "OK":
+        result = outcome(client.send, bytes(65536))
+    return result
+
+
+@case
+def fionread_of_an_empty_stream(world: World):
+    client, _ = world.pair()
+    count = array.array("i", [-1])
+    fcntl.ioctl(client.fileno(), termios.FIONREAD, count)
+    return count[0]
+
+
+@case
+def fionread_of_a_listener(world: World):
+    return outcome(fcntl.ioctl, world.listener(), termios.FIONREAD, array.array("i", [-1]))
+
+
+@case
+def unknown_ioctl(world: World):
+    return outcome(fcntl.ioctl, world.pair()[0], 0x1234, 0)
+
+
+@case
+def bytes_of_all_sizes_arrive(world: World):
+    client, server = world.pair()
+    sizes = [1, 2, 1447, 1448, 1449, 2799, 2800, 65535, 65536, 65537]
+    thread = threading.Thread(target=lambda: [client.sendall(bytes([n % 251]) * size) for n, size in enumerate(sizes)])
+    thread.start()
+    results = [server.recv(size, socket.MSG_WAITALL) == bytes([n % 251]) * size for n, size in enumerate(sizes)]
+    thread.join()
+    return results
