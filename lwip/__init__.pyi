@@ -23,6 +23,9 @@ class Stack:
     def addresses(self) -> list[tuple[str, int]]:
         """Including the IPv6 link-local address, which the stack makes from the MAC."""
 
+    def groups(self) -> list[str]:
+        """The multicast groups it receives: those that sockets have joined, and those that IPv6 itself needs."""
+
     def set_routes(self, routes: list[tuple[str, str | None]]) -> None:
         """Managed routes: ("net/bits", gateway or None). Replaces the previous set."""
 
@@ -74,7 +77,9 @@ class Probe:
 class SocketServer:
     """The POSIX socket server: one per service; serves socket RPC (include/netcon/socket_rpc.h) on AF_UNIX paths."""
 
-    def __init__(self, reactor: object, *, service: int, epoch: int) -> None: ...
+    def __init__(self, reactor: object, *, service: int, epoch: int, raw_sockets: bool = False) -> None:
+        """`raw_sockets`: SOCK_RAW for ICMP and ICMPv6 is allowed (policy); EPERM otherwise."""
+
     def listen(self, path: str, *, network: int = 0, mode: int = 0o600) -> None:
         """Serve on `path` with this default network. OSError; a stale socket file is replaced, a live one is EADDRINUSE."""
 
@@ -86,6 +91,8 @@ class SocketServer:
         """Sockets of that stack are reset."""
 
     def stats(self) -> dict[str, int]:
-        """sockets, listeners, connections, requests, bad_requests, bytes_in, bytes_out, descriptors …"""
+        """sockets, listeners, connections, requests, bad_requests, bytes_in, bytes_out, descriptors …; datagram_sockets,
+        datagrams_in, datagrams_out, datagrams_dropped (no room at the program), datagrams_malformed, datagrams_unsendable;
+        group_changes: grows when a socket joins or leaves a multicast group (then look at Stack.groups)."""
 
     def close(self) -> None: ...

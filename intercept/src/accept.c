@@ -76,6 +76,7 @@ long virtual_accept4(int descriptor, struct sockaddr *address, socklen_t *length
     struct netcon_accept_record record;
     if (!names_program(descriptor, &name)) return raw(SYS_accept4, descriptor, address, length, flags);
     if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) return -EINVAL;
+    if (is_datagrams(&name)) return -EOPNOTSUPP;
     if (names_service(descriptor, NULL) != 'L') return -EINVAL;
     long done = probe_free_number(descriptor);
     if (done < 0) return done;

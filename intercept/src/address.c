@@ -50,6 +50,29 @@ long address_read(struct netcon_address *out, int descriptor, uint16_t family, c
     return family == AF_INET ? read_ipv4(out, address, length, binding) : read_ipv6(out, address, length);
 }
 
+long address_of_destination(struct netcon_address *out, uint16_t family, const struct sockaddr *address, socklen_t length) {
+    sa_family_t given;
+    memset(out, 0, sizeof *out);
+    if ((int)length < 0 || length > sizeof(struct sockaddr_storage)) return -EINVAL;
+    if (is_impossible(address)) return -EFAULT;
+    if (length < sizeof given) return -EINVAL;
+    memcpy(&given, address, sizeof given);
+    if (family == AF_INET) {
+        if (length < sizeof(struct sockaddr_in)) return -EINVAL;
+        if (given != AF_INET && given != AF_UNSPEC) return -EAFNOSUPPORT;
+    } else {
+        if (given == AF_UNSPEC) return 0;
+        if (given == AF_INET6) return read_ipv6(out, address, length);
+        if (given != AF_INET || length < sizeof(struct sockaddr_in)) return -EINVAL;
+    }
+    struct sockaddr_in in;
+    memcpy(&in, address, sizeof in);
+    out->family = AF_INET;
+    out->port = swapped(in.sin_port);
+    memcpy(out->ip, &in.sin_addr, 4);
+    return 0;
+}
+
 long address_write(const struct netcon_address *in, uint16_t family, struct sockaddr *address, socklen_t *length) {
     union {
         struct sockaddr_in ipv4;
@@ -91,10 +114,28 @@ struct netcon_address address_of_name(const struct netcon_name_service *name, bo
     return address;
 }
 
+bool address_is_mapped(const uint8_t ip[16]) { return memcmp(ip, mapped_prefix, sizeof mapped_prefix) == 0; }
+
+struct netcon_address address_of_header(const uint8_t ip[16], uint16_t port, uint32_t scope) {
+    bool mapped = address_is_mapped(ip);
+    struct netcon_address address = {.family = mapped ? AF_INET : AF_INET6, .port = port, .scope = mapped ? 0 : scope};
+    memcpy(address.ip, mapped ? ip + sizeof mapped_prefix : ip, mapped ? 4 : 16);
+    return address;
+}
+
+void address_to_header(const struct netcon_address *in, uint8_t ip[16]) {
+    if (in->family == AF_INET) {
+        memcpy(ip, mapped_prefix, sizeof mapped_prefix);
+        memcpy(ip + sizeof mapped_prefix, in->ip, 4);
+    } else {
+        memcpy(ip, in->ip, 16);
+    }
+}
+
 bool address_is_loopback(const struct netcon_address *address) {
     static const uint8_t loopback[16] = {[15] = 1};
     if (address->family == AF_INET) return address->ip[0] == 127;
     if (address->family != AF_INET6) return false;
-    if (memcmp(address->ip, mapped_prefix, sizeof mapped_prefix) == 0) return address->ip[12] == 127;
+    if (address_is_mapped(address->ip)) return address->ip[12] == 127;
     return memcmp(address->ip, loopback, sizeof loopback) == 0;
 }

@@ -49,6 +49,22 @@ static long wait_connected(int descriptor) {
     }
 }
 
+/* Nothing to wait for: the service changes the mode and what is queued, and answers. */
+static long connect_datagrams(int descriptor, const struct netcon_name_program *name, const struct netcon_address *wanted,
+                              const struct sockaddr *address, socklen_t length) {
+    if (wanted->family && address_is_loopback(wanted)) {
+        long done = socket_give_to_kernel(descriptor, name);
+        return done < 0 ? done : raw(SYS_connect, descriptor, address, length);
+    }
+    struct rpc_call call = call_about(NETCON_RPC_CONNECT, descriptor, name);
+    call.network = settings.network;
+    call.data = wanted;
+    call.data_length = sizeof *wanted;
+    long done = rpc_call(&call);
+    close_descriptor(call.reply_descriptor);
+    return done;
+}
+
 long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t length) {
     struct netcon_name_program name;
     struct netcon_name_service service;
@@ -56,6 +72,7 @@ long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t l
     if (!names_program(descriptor, &name)) return raw(SYS_connect, descriptor, address, length);
     long done = address_read(&wanted, descriptor, name.family, address, length, false);
     if (done < 0) return done;
+    if (is_datagrams(&name)) return connect_datagrams(descriptor, &name, &wanted, address, length);
     char kind = names_service(descriptor, &service);
     /* As the kernel: the error of a failed attempt that nobody has asked for is told first. */
     if (kind == 'F' && take_error(descriptor)) return service.error > 0 ? -service.error : -ECONNREFUSED;

@@ -1,13 +1,14 @@
 /* data.c: the calls that move bytes and that an AF_UNIX descriptor would answer differently from TCP.
  *
- * The plain forms (no address, no unusual flag) are the kernel's without a look at the descriptor: read, write, recv and send of
- * a stream cost what they always cost, and work under a seccomp filter that knows no getsockname.
+ * The plain forms (no address, no unusual flag) of a stream are the kernel's: read and write without a look at the descriptor, recv
+ * and send after one look at its type, which tells streams from datagrams (datagram.c).
  */
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 
+#include "datagram.h"
 #include "environment.h"
 #include "kernel.h"
 #include "memory.h"
@@ -22,9 +23,13 @@
 #define UNUSUAL_RECEIVE (MSG_ERRQUEUE | MSG_TRUNC)
 #define MESSAGES_MAX 1024 /* UIO_MAXIOV */
 
-static bool is_ours(int descriptor) {
-    struct netcon_name_program name;
-    return names_program(descriptor, &name);
+enum kind { NOT_OURS, STREAM, DATAGRAMS };
+
+/* What a descriptor is. A stream of ours in a `plain` call is left to the kernel like any other: NOT_OURS. */
+static enum kind kind_of(int descriptor, bool plain, struct netcon_name_program *name) {
+    if (plain) return names_datagrams(descriptor, name) ? DATAGRAMS : NOT_OURS;
+    if (!names_program(descriptor, name)) return NOT_OURS;
+    return is_datagrams(name) ? DATAGRAMS : STREAM;
 }
 
 /* recv with MSG_TRUNC on TCP: takes up to `length` bytes and copies none; with MSG_PEEK only counts them. */
@@ -51,8 +56,18 @@ static long discard(int descriptor, size_t length, int flags) {
 }
 
 long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, struct sockaddr *address, socklen_t *address_length) {
-    if ((!address && !(flags & UNUSUAL_RECEIVE)) || !is_ours(descriptor))
-        return raw(SYS_recvfrom, descriptor, buffer, length, flags, address, address_length);
+    struct netcon_name_program name;
+    enum kind kind = kind_of(descriptor, !address && !(flags & UNUSUAL_RECEIVE), &name);
+    if (kind == NOT_OURS) return raw(SYS_recvfrom, descriptor, buffer, length, flags, address, address_length);
+    if (kind == DATAGRAMS) {
+        struct iovec part = {buffer, length};
+        struct msghdr message = {.msg_name = address, .msg_iov = &part, .msg_iovlen = 1};
+        if (address && !address_length) return -EFAULT;
+        if (address) message.msg_namelen = *address_length;
+        long done = datagram_receive(descriptor, &name, &message, flags);
+        if (done >= 0 && address) *address_length = message.msg_namelen;
+        return done;
+    }
     if (flags & MSG_ERRQUEUE) return -EAGAIN;
     long done =
         flags & MSG_TRUNC ? discard(descriptor, length, flags) : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
@@ -77,9 +92,20 @@ static size_t room_of(const struct msghdr *message) {
 
 long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
     if (!message) return raw(SYS_recvmsg, descriptor, message, flags);
-    bool ours = (message->msg_name || (flags & UNUSUAL_RECEIVE)) && is_ours(descriptor);
-    if (!ours && !settings.musl) return raw(SYS_recvmsg, descriptor, message, flags);
+    struct netcon_name_program name;
+    enum kind kind = kind_of(descriptor, !message->msg_name && !(flags & UNUSUAL_RECEIVE), &name);
+    bool ours = kind == STREAM;
+    if (kind == NOT_OURS && !settings.musl) return raw(SYS_recvmsg, descriptor, message, flags);
     struct msghdr copy = copied(message);
+    if (kind == DATAGRAMS) {
+        if (copy.msg_name && (int)copy.msg_namelen < 0) return -EINVAL;
+        long received = datagram_receive(descriptor, &name, &copy, flags);
+        if (received < 0) return received;
+        message->msg_namelen = copy.msg_namelen;
+        message->msg_controllen = copy.msg_controllen;
+        message->msg_flags = copy.msg_flags;
+        return received;
+    }
     if (ours && (flags & MSG_ERRQUEUE)) return -EAGAIN;
     if (ours) {
         copy.msg_name = NULL;
@@ -108,7 +134,9 @@ static long long now_nanoseconds(void) {
 }
 
 long virtual_recvmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout) {
-    if (!settings.musl && !is_ours(descriptor)) return raw(SYS_recvmmsg, descriptor, messages, count, flags, timeout);
+    struct netcon_name_program name;
+    enum kind kind = kind_of(descriptor, false, &name);
+    if (!settings.musl && kind == NOT_OURS) return raw(SYS_recvmmsg, descriptor, messages, count, flags, timeout);
     /* As in the kernel the time limit is looked at after each message only. */
     long long end = timeout ? now_nanoseconds() + timeout->tv_sec * 1000000000ll + timeout->tv_nsec : LLONG_MAX;
     unsigned int got = 0;
@@ -117,7 +145,7 @@ long virtual_recvmmsg(int descriptor, struct mmsghdr *messages, unsigned int cou
         if (done < 0) return got ? (long)got : done;
         messages[got++].msg_len = (unsigned int)done;
         if (flags & MSG_WAITFORONE) flags |= MSG_DONTWAIT;
-        if (done == 0 || (timeout && now_nanoseconds() >= end)) break;
+        if ((done == 0 && kind != DATAGRAMS) || (timeout && now_nanoseconds() >= end)) break;
     }
     return got;
 }
@@ -127,8 +155,14 @@ static long refuse_fastopen(int descriptor) { return names_service(descriptor, N
 
 long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags, const struct sockaddr *address,
                     socklen_t address_length) {
-    if ((!address && !(flags & MSG_FASTOPEN)) || !is_ours(descriptor))
-        return raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
+    struct netcon_name_program name;
+    enum kind kind = kind_of(descriptor, !address && !(flags & MSG_FASTOPEN), &name);
+    if (kind == NOT_OURS) return raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
+    if (kind == DATAGRAMS) {
+        struct iovec part = {(void *)buffer, length};
+        struct msghdr message = {.msg_name = (void *)address, .msg_namelen = address_length, .msg_iov = &part, .msg_iovlen = 1};
+        return datagram_send(descriptor, &name, &message, flags);
+    }
     if (flags & MSG_FASTOPEN) return refuse_fastopen(descriptor);
     return raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0);
 }
@@ -156,10 +190,15 @@ static long send_from_musl(int descriptor, struct msghdr *copy, int flags) {
 long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
     if (!message) return raw(SYS_sendmsg, descriptor, message, flags);
     bool unusual = message->msg_name || (uint32_t)message->msg_controllen || (flags & MSG_FASTOPEN);
-    bool ours = unusual && is_ours(descriptor);
-    if (!ours && !settings.musl) return raw(SYS_sendmsg, descriptor, message, flags);
+    struct netcon_name_program name;
+    enum kind kind = kind_of(descriptor, !unusual, &name);
+    if (kind == NOT_OURS && !settings.musl) return raw(SYS_sendmsg, descriptor, message, flags);
     struct msghdr copy = copied(message);
-    if (!ours) return send_from_musl(descriptor, &copy, flags);
+    if (kind == DATAGRAMS) {
+        if (!copy.msg_namelen) copy.msg_name = NULL; /* as the kernel; sendto says EINVAL */
+        return datagram_send(descriptor, &name, &copy, flags);
+    }
+    if (kind == NOT_OURS) return send_from_musl(descriptor, &copy, flags);
     if (flags & MSG_FASTOPEN) return refuse_fastopen(descriptor);
     copy.msg_name = NULL;
     copy.msg_namelen = 0;
@@ -170,7 +209,9 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
 }
 
 long virtual_sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags) {
-    if (!settings.musl && !is_ours(descriptor)) return raw(SYS_sendmmsg, descriptor, messages, count, flags);
+    struct netcon_name_program name;
+    if (!settings.musl && kind_of(descriptor, false, &name) == NOT_OURS)
+        return raw(SYS_sendmmsg, descriptor, messages, count, flags);
     unsigned int sent = 0;
     while (sent < count && sent < MESSAGES_MAX) {
         long done = virtual_sendmsg(descriptor, &messages[sent].msg_hdr, flags);

@@ -7,8 +7,11 @@
 #include <stdarg.h>
 #include <sys/ioctl.h>
 
+#include "datagram.h"
 #include "environment.h"
+#include "interfaces.h"
 #include "kernel.h"
+#include "memory.h"
 #include "names.h"
 #include "socket.h"
 #include "wrapped.h"
@@ -34,17 +37,35 @@ static long ask(int descriptor, const struct netcon_name_program *name, unsigned
     return done;
 }
 
+/* Of the first datagram; the descriptor itself would add up all, with their headers. */
+static long give_queued(int descriptor, void *argument) {
+    int queued = (int)datagram_queued(descriptor);
+    if (!argument) return -EFAULT;
+    memcpy(argument, &queued, sizeof queued);
+    return 0;
+}
+
+/* What an AF_INET socket alone answers. */
+static bool is_of_ipv4(unsigned int request) {
+    return request == SIOCGIFADDR || request == SIOCGIFDSTADDR || request == SIOCGIFBRDADDR || request == SIOCGIFNETMASK;
+}
+
 long virtual_ioctl(int descriptor, unsigned long wide, void *argument) {
     struct netcon_name_program name;
     unsigned int request = (unsigned int)wide; /* musl passes an int */
     bool of_interface = request >= INTERFACE_FIRST && request <= INTERFACE_LAST;
     if ((request != FIONREAD && request != SIOCOUTQ && request != SIOCATMARK && !of_interface) || !names_program(descriptor, &name))
         return raw(SYS_ioctl, descriptor, wide, argument);
+    if (is_datagrams(&name)) {
+        if (request == SIOCATMARK) return -ENOTTY;
+        if (request == FIONREAD) return give_queued(descriptor, argument);
+    }
     if (request == FIONREAD) /* a listener's queue holds records, not bytes */
         return names_service(descriptor, NULL) == 'L' ? -EINVAL : raw(SYS_ioctl, descriptor, wide, argument);
     if (!of_interface) return ask(descriptor, &name, request, argument, sizeof(int), false);
     /* An AF_UNIX socket would answer with the host's interfaces. */
-    if (request == SIOCGIFCONF) return -EOPNOTSUPP;
+    if (name.family == AF_INET6 && is_of_ipv4(request)) return -ENOTTY;
+    if (request == SIOCGIFCONF) return interfaces_configuration(argument);
     return ask(descriptor, &name, request, argument, INTERFACE_REQUEST_LENGTH, true);
 }
 

@@ -74,6 +74,13 @@ bool names_program(int descriptor, struct netcon_name_program *name) {
     return read_name(SYS_getsockname, descriptor, (unsigned char *)name, "P", sizeof *name) != 0;
 }
 
+bool names_datagrams(int descriptor, struct netcon_name_program *name) {
+    int type = 0;
+    socklen_t length = sizeof type;
+    return raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_SEQPACKET &&
+           names_program(descriptor, name) && is_datagrams(name);
+}
+
 char names_service(int descriptor, struct netcon_name_service *name) {
     struct netcon_name_service unwanted;
     return read_name(SYS_getpeername, descriptor, (unsigned char *)(name ? name : &unwanted), "LCF", sizeof unwanted);

@@ -8,6 +8,7 @@
 
 #include <netcon/socket_rpc.h>
 #include <stdbool.h>
+#include <sys/socket.h>
 
 /* "\0znc1P" and the base64url of the struct, as they stand in sun_path. */
 #define NAME_HEAD (1 + NETCON_NAME_PREFIX_LENGTH + 1)
@@ -20,13 +21,23 @@
 bool names_program(int descriptor, struct netcon_name_program *name);
 
 /**
+ * names_datagrams() - is it, and does it carry datagrams (UDP, ICMP, raw)?
+ *
+ * For the plain calls, where a stream is the kernel's: one look at the type of the descriptor decides for all others.
+ */
+bool names_datagrams(int descriptor, struct netcon_name_program *name);
+
+/**
  * names_service() - what the service's end says
  * @descriptor: one of ours
  * @name: filled unless 0 is returned; may be NULL
  *
- * Return: 'L' listening, 'C' connected, 'F' failed, or 0: none of them yet.
+ * Return: 'L' listening, 'C' connected, 'F' failed, or 0: none of them yet (or datagrams, whose name says nothing more).
  */
 char names_service(int descriptor, struct netcon_name_service *name);
+
+/* Of one of ours: datagrams, not a stream. */
+static inline bool is_datagrams(const struct netcon_name_program *name) { return name->type != SOCK_STREAM; }
 
 /* Has the other end closed, or (POLLRDHUP) shut down its side? `events`: POLLHUP, POLLRDHUP. */
 bool names_hung_up(int descriptor, short events);

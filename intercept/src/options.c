@@ -8,12 +8,18 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 
+#include "datagram.h"
 #include "environment.h"
 #include "kernel.h"
 #include "memory.h"
 #include "names.h"
 #include "socket.h"
 #include "wrapped.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#define UDP_GRO 104
+#endif
 
 #ifndef SO_RCVTIMEO_NEW
 #define SO_RCVTIMEO_NEW 66
@@ -40,8 +46,8 @@ static enum handling handling_of(int level, int option) {
         case SO_SNDTIMEO_NEW:
         case SO_RCVLOWAT:
         case SO_COOKIE:
-        case SO_TYPE: /* the program's end is a stream too */
             return BY_KERNEL;
+        case SO_TYPE:
         case SO_DOMAIN:
         case SO_PROTOCOL:
         case SO_ACCEPTCONN:
@@ -78,6 +84,12 @@ static long get_error(int descriptor, void *value, socklen_t *length) {
     struct netcon_name_service service;
     long done = raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_ERROR, value, length);
     int error = 0;
+    if (done == 0 && names_datagrams(descriptor, &name)) {
+        done = datagram_error(descriptor, &name);
+        if (done == -ENETDOWN) return done;
+        error = (int)-done;
+        return give(value, length, &error, sizeof error);
+    }
     if (done < 0 || *length < sizeof error) return done;
     memcpy(&error, value, sizeof error);
     if (error && names_program(descriptor, &name) && names_service(descriptor, &service) == 'F' && service.error > 0)
@@ -86,10 +98,18 @@ static long get_error(int descriptor, void *value, socklen_t *length) {
 }
 
 static long get_by_names(int descriptor, const struct netcon_name_program *name, int option, void *value, socklen_t *length) {
-    int answer = option == SO_DOMAIN ? name->family : name->protocol;
+    int answer = option == SO_DOMAIN ? name->family : option == SO_TYPE ? name->type : name->protocol;
     if (option == SO_ACCEPTCONN)
         answer = names_service(descriptor, NULL) == 'L' && !names_hung_up(descriptor, POLLRDHUP); /* shut down: no more */
     return give(value, length, &answer, sizeof answer);
+}
+
+/* 0, or -ENOPROTOOPT for a level that a socket of this kind does not have. The kernel's getsockopt says EOPNOTSUPP on IPv4. */
+static long lacks_level(const struct netcon_name_program *name, int level, int option) {
+    if (level == SOL_SOCKET || level == IPPROTO_IP || (level == IPPROTO_IPV6 && name->family == AF_INET6)) return 0;
+    if (level == IPPROTO_UDP && (option == UDP_SEGMENT || option == UDP_GRO)) return -ENOPROTOOPT; /* QUIC falls back */
+    if (level == name->protocol) return 0;
+    return name->type == SOCK_RAW && (level == SOL_RAW || level == IPPROTO_ICMPV6) ? 0 : -ENOPROTOOPT;
 }
 
 long virtual_getsockopt(int descriptor, int level, int option, void *value, socklen_t *length) {
@@ -99,11 +119,11 @@ long virtual_getsockopt(int descriptor, int level, int option, void *value, sock
     if (handling == BY_KERNEL || !names_program(descriptor, &name))
         return raw(SYS_getsockopt, descriptor, level, option, value, length);
     if (handling == BY_NAMES) return get_by_names(descriptor, &name, option, value, length);
+    long absent = lacks_level(&name, level, option);
+    if (absent) return absent == -ENOPROTOOPT && name.family == AF_INET && level != IPPROTO_UDP ? -EOPNOTSUPP : absent;
     if (handling == AS_HINT) return give(value, length, &(int){0}, sizeof(int));
     if (is_impossible(length) || is_impossible(value)) return -EFAULT;
     if ((int)*length < 0) return -EINVAL;
-    if (name.family == AF_INET && level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP)
-        return -EOPNOTSUPP; /* as the kernel's; for IPv6 it says ENOPROTOOPT, and so does the service */
     uint8_t answer[NETCON_RPC_DATA_MAX];
     struct rpc_call call = call_about(NETCON_RPC_GETSOCKOPT, descriptor, &name);
     call.args[0] = level;
@@ -128,6 +148,8 @@ long virtual_setsockopt(int descriptor, int level, int option, const void *value
     if (handling == BY_KERNEL || !names_program(descriptor, &name))
         return raw(SYS_setsockopt, descriptor, level, option, value, length);
     if (handling == BY_NAMES) return -ENOPROTOOPT; /* read only on TCP too */
+    long absent = lacks_level(&name, level, option);
+    if (absent) return absent;
     if ((int)length < 0) return -EINVAL;
     if (length && is_impossible(value)) return -EFAULT;
     if (length > NETCON_RPC_DATA_MAX) return -EINVAL;

@@ -10,6 +10,7 @@
 
 #include "kernel.h"
 #include "memory.h"
+#include "names.h"
 #include "socket.h"
 #include "wrapped.h"
 
@@ -45,10 +46,26 @@ static const struct {
     short level, name;
     bool only_ipv6;
 } carried[] = {
-    {SOL_SOCKET, SO_REUSEADDR, false},      {SOL_SOCKET, SO_REUSEPORT, false}, {SOL_SOCKET, SO_KEEPALIVE, false},
-    {SOL_SOCKET, SO_LINGER, false},         {IPPROTO_TCP, TCP_NODELAY, false}, {IPPROTO_TCP, TCP_KEEPIDLE, false},
-    {IPPROTO_TCP, TCP_KEEPINTVL, false},    {IPPROTO_TCP, TCP_KEEPCNT, false}, {IPPROTO_TCP, TCP_USER_TIMEOUT, false},
-    {IPPROTO_TCP, TCP_DEFER_ACCEPT, false}, {IPPROTO_IPV6, IPV6_V6ONLY, true},
+    {SOL_SOCKET, SO_REUSEADDR, false},
+    {SOL_SOCKET, SO_BROADCAST, false},
+    {SOL_SOCKET, SO_TIMESTAMP, false},
+    {IPPROTO_IP, IP_TTL, false},
+    {IPPROTO_IP, IP_TOS, false},
+    {IPPROTO_IP, IP_PKTINFO, false},
+    {IPPROTO_IP, IP_RECVTTL, false},
+    {IPPROTO_IP, IP_RECVTOS, false},
+    {IPPROTO_IPV6, IPV6_RECVPKTINFO, true},
+    {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, true},
+    {SOL_SOCKET, SO_REUSEPORT, false},
+    {SOL_SOCKET, SO_KEEPALIVE, false},
+    {SOL_SOCKET, SO_LINGER, false},
+    {IPPROTO_TCP, TCP_NODELAY, false},
+    {IPPROTO_TCP, TCP_KEEPIDLE, false},
+    {IPPROTO_TCP, TCP_KEEPINTVL, false},
+    {IPPROTO_TCP, TCP_KEEPCNT, false},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, false},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT, false},
+    {IPPROTO_IPV6, IPV6_V6ONLY, true},
 };
 
 static void copy_options(int from, const struct netcon_name_program *name, int to) {
@@ -56,6 +73,7 @@ static void copy_options(int from, const struct netcon_name_program *name, int t
         uint8_t value[16], usual[16];
         socklen_t length = sizeof usual;
         if (carried[i].only_ipv6 && name->family != AF_INET6) continue;
+        if (carried[i].level == IPPROTO_TCP && is_datagrams(name)) continue;
         struct rpc_call call = call_about(NETCON_RPC_GETSOCKOPT, from, name);
         call.args[0] = carried[i].level;
         call.args[1] = carried[i].name;
@@ -74,5 +92,13 @@ long socket_give_to_kernel(int descriptor, const struct netcon_name_program *nam
     long fresh = raw(SYS_socket, name->family, name->type | SOCK_CLOEXEC, name->protocol);
     if (fresh < 0) return fresh;
     copy_options(descriptor, name, (int)fresh);
+    /* A socket of datagrams may turn to another address at any time: it stays on the loopback interface. */
+    if (is_datagrams(name)) {
+        long done = raw(SYS_setsockopt, fresh, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+        if (done < 0) {
+            close_descriptor((int)fresh);
+            return done;
+        }
+    }
     return socket_replace(descriptor, (int)fresh);
 }

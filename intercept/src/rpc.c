@@ -42,7 +42,7 @@ static long send_request(int channel, const struct rpc_call *call, int reply_end
         .operation = call->operation,
         .flags = reply_end < 0 ? NETCON_RPC_POSTED : 0,
         .network = call->network,
-        .data_length = call->data_length,
+        .data_length = call->data_length + call->tail_length,
     };
     if (call->about) {
         request.socket = call->about->socket;
@@ -62,8 +62,12 @@ static long send_request(int channel, const struct rpc_call *call, int reply_end
         struct cmsghdr header;
         char room[CMSG_SPACE(2 * sizeof(int))];
     } control = {0};
-    struct iovec parts[2] = {{&request, sizeof request}, {(void *)call->data, call->data_length}};
-    struct msghdr sent = {.msg_iov = parts, .msg_iovlen = call->data_length ? 2 : 1};
+    struct iovec parts[2 + call->tail_count];
+    parts[0] = (struct iovec){&request, sizeof request};
+    parts[1] = (struct iovec){(void *)call->data, call->data_length};
+    for (size_t i = 0; i < call->tail_count; i++)
+        parts[2 + i] = call->tail[i];
+    struct msghdr sent = {.msg_iov = parts, .msg_iovlen = 2 + call->tail_count};
     int passed[2], count = 0;
     if (call->descriptor >= 0) passed[count++] = call->descriptor;
     if (reply_end >= 0) passed[count++] = reply_end;
@@ -153,19 +157,19 @@ static long dial_path(const struct service_path *path) {
 static const char *reason(long error) {
     switch (-error) {
     case ENOENT:
-        return "no service here, TCP sockets fail with ENETDOWN (start it with 'netcon service', or unset ZT_NC_NWID and "
+        return "no service here, sockets fail with ENETDOWN (start it with 'netcon service', or unset ZT_NC_NWID and "
                "NETCON_SOCK)";
     case ECONNREFUSED:
-        return "the service has ended, TCP sockets fail with ENETDOWN (start it again with 'netcon service')";
+        return "the service has ended, sockets fail with ENETDOWN (start it again with 'netcon service')";
     case EACCES:
-        return "this user may not use the service, TCP sockets fail with ENETDOWN ('netcon socket add' makes a socket for others)";
+        return "this user may not use the service, sockets fail with ENETDOWN ('netcon socket add' makes a socket for others)";
     case EPERM:
-        return "belongs to another user and is not trusted, TCP sockets fail with ENETDOWN (give the path by NETCON_SOCK if you "
+        return "belongs to another user and is not trusted, sockets fail with ENETDOWN (give the path by NETCON_SOCK if you "
                "trust it)";
     case EPROTO:
-        return "the service speaks another version of the socket protocol, TCP sockets fail with ENETDOWN (update both)";
+        return "the service speaks another version of the socket protocol, sockets fail with ENETDOWN (update both)";
     default:
-        return "the service does not answer, TCP sockets fail with ENETDOWN";
+        return "the service does not answer, sockets fail with ENETDOWN";
     }
 }
 

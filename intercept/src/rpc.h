@@ -11,6 +11,8 @@
 
 #include <netcon/socket_rpc.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <sys/uio.h>
 
 struct rpc_call {
     uint16_t operation;
@@ -20,6 +22,9 @@ struct rpc_call {
     int32_t args[4];
     const void *data;
     uint32_t data_length;
+    const struct iovec *tail; /* goes behind `data` (the payload of a datagram), may be NULL */
+    size_t tail_count;
+    uint32_t tail_length; /* bytes in all of it */
 
     void *reply; /* in: room for the reply's data, may be NULL */
     uint32_t reply_room;

@@ -10,6 +10,9 @@
 #include <sys/types.h>
 #include <time.h>
 
+struct ifaddrs;
+struct if_nameindex;
+
 #include "declarations.h"
 
 #endif

@@ -61,4 +61,15 @@ void core_solicit_again(void);
 /* Once a second: connections whose SYN waits for a neighbour that does not answer end with ERR_RTE. */
 void core_give_up_unanswered(void);
 
+/* datagram.c */
+err_t core_watch_datagrams(lwip_core_datagram_fn fn, void *owner);
+err_t core_send_datagram(const struct lwip_core_datagram *datagram);
+bool core_is_broadcast(const ip_addr_t *ip);
+err_t core_join_group(const ip_addr_t *group);
+err_t core_leave_group(const ip_addr_t *group);
+bool core_in_group(const ip_addr_t *group);
+size_t core_groups(ip_addr_t *out, size_t capacity);
+bool core_udp_checksum_is_right(struct pbuf *packet);
+bool core_icmp_checksum_is_right(struct pbuf *packet);
+
 #endif

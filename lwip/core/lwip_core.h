@@ -34,7 +34,7 @@
 extern "C" {
 #endif
 
-#define LWIP_CORE_ABI 1u
+#define LWIP_CORE_ABI 2u
 #define LWIP_CORE_SYMBOL "lwip_core_table"
 #define LWIP_CORE_NEVER UINT64_MAX
 
@@ -76,6 +76,20 @@ struct lwip_core_address {
     ip_addr_t ip;
     uint8_t bits;
 };
+
+/* What leaves: UDP (the header is made from the ports), or ICMP and ICMPv6, whose message is `data`. */
+struct lwip_core_datagram {
+    ip_addr_t source; /* any: the one for the destination */
+    ip_addr_t destination;
+    uint16_t source_port, destination_port;
+    uint8_t protocol, ttl, tos;
+    void *data; /* an ICMPv6 message gets its checksum written into it */
+    uint16_t length;
+};
+
+/* A UDP, ICMP or ICMPv6 packet for this host has arrived, `packet` from its IP header on, reassembled; ip_data describes it.
+ * Returns whether it is dealt with; otherwise lwIP goes on with it. Under the trap. */
+typedef bool (*lwip_core_datagram_fn)(void *owner, struct pbuf *packet);
 
 struct lwip_core_counters {
     uint64_t frames_in, frames_out, bytes_in, bytes_out, bad_frames, transmit_refused, segments_merged;
@@ -190,6 +204,21 @@ struct lwip_core {
     /* Is there a way to `destination`, and from which address of ours would it go? */
     bool (*source_for)(const ip_addr_t *destination, ip_addr_t *source);
     void (*set_mtu)(uint16_t mtu);
+
+    /* -- datagrams (datagram.c) -- */
+    err_t (*watch_datagrams)(lwip_core_datagram_fn fn, void *owner);
+    /* ERR_RTE: no route; ERR_VAL: too long; ERR_MEM, ERR_WOULDBLOCK: no room. */
+    err_t (*send_datagram)(const struct lwip_core_datagram *datagram);
+    /* Is this a broadcast address of one of our subnets, or 255.255.255.255? */
+    bool (*is_broadcast)(const ip_addr_t *ip);
+    /* Groups are counted: each join needs its leave. */
+    err_t (*join_group)(const ip_addr_t *group);
+    err_t (*leave_group)(const ip_addr_t *group);
+    bool (*in_group)(const ip_addr_t *group);
+    size_t (*groups)(ip_addr_t *out, size_t capacity);
+    /* The checksum of a UDP packet for us, from its UDP header on. */
+    bool (*udp_checksum_is_right)(struct pbuf *packet);
+    bool (*icmp_checksum_is_right)(struct pbuf *packet);
     void (*counters)(struct lwip_core_counters *out);
 
     /* -- lwIP's globals -- */

@@ -28,7 +28,7 @@
 #define LWIP_ARP 1
 #define ARP_TABLE_SIZE 127
 #define ARP_QUEUEING 1
-#define ARP_QUEUE_LEN 32
+#define ARP_QUEUE_LEN 64 /* the fragments of the longest datagram, at the smallest MTU */
 #define ETHARP_TABLE_MATCH_NETIF 1
 #define ETHARP_SUPPORT_STATIC_ENTRIES 1
 #define LWIP_NETIF_LOOPBACK 1 /* to our own addresses; 127.0.0.0/8 and ::1 are not the stack's */
@@ -61,6 +61,7 @@
 #define LWIP_IPV6_DHCP6 0
 #define LWIP_ND6_ALLOW_RA_UPDATES 0
 #define LWIP_ND6_QUEUEING 1
+#define MEMP_NUM_ND6_QUEUE 256 /* packets, over all neighbours that are being sought */
 #define LWIP_ND6_NUM_NEIGHBORS 127
 #define LWIP_ND6_NUM_DESTINATIONS 127
 #define LWIP_IPV6_FRAG 1

@@ -113,6 +113,34 @@ constexpr BoolOption bool_options[] = {
     {IPPROTO_IP, IP_TRANSPARENT, &Options::transparent},
 };
 
+} // namespace
+
+std::optional<int> set_plain_option(Options &options, int level, int name, int number) {
+    for (const BoolOption &option : bool_options)
+        if (option.level == level && option.name == name) {
+            options.*option.field = number != 0;
+            return 0;
+        }
+    for (const IntOption &option : int_options)
+        if (option.level == level && option.name == name) {
+            if (number < option.minimum || number > option.maximum)
+                return level == SOL_SOCKET && name == SO_PRIORITY ? EPERM : EINVAL;
+            options.*option.field = number;
+            return 0;
+        }
+    return std::nullopt;
+}
+
+std::optional<int> get_plain_option(const Options &options, int level, int name) {
+    for (const BoolOption &option : bool_options)
+        if (option.level == level && option.name == name) return options.*option.field;
+    for (const IntOption &option : int_options)
+        if (option.level == level && option.name == name) return options.*option.field;
+    return std::nullopt;
+}
+
+namespace {
+
 bool is_v6_only_level(int level, uint16_t family) { return level == IPPROTO_IPV6 && family == AF_INET; }
 
 int reply_bytes(Reply &reply, const void *bytes, size_t size, uint32_t capacity) {
@@ -140,8 +168,10 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
         return 0;
     }
     if (level == SOL_SOCKET && name == SO_BINDTODEVICE) {
-        options.device.assign(reinterpret_cast<const char *>(value),
-                              strnlen(reinterpret_cast<const char *>(value), std::min<uint32_t>(length, 15)));
+        std::string device(reinterpret_cast<const char *>(value),
+                           strnlen(reinterpret_cast<const char *>(value), std::min<uint32_t>(length, 15)));
+        if (!device.empty() && server.network_named(device) == 0) return ENODEV;
+        options.device = device;
         return 0;
     }
     if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
@@ -161,24 +191,14 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
     else
         return EINVAL;
 
-    for (const BoolOption &option : bool_options)
-        if (option.level == level && option.name == name) {
-            options.*option.field = number != 0;
-            if (level == SOL_SOCKET && binding.held()) {
-                binding.reuse_address = options.reuse_address;
-                binding.reuse_port = options.reuse_port;
-            }
-            tcp.apply(options);
-            return 0;
+    if (std::optional<int> result = set_plain_option(options, level, name, number)) {
+        if (level == SOL_SOCKET && binding.held()) {
+            binding.reuse_address = options.reuse_address;
+            binding.reuse_port = options.reuse_port;
         }
-    for (const IntOption &option : int_options)
-        if (option.level == level && option.name == name) {
-            if (number < option.minimum || number > option.maximum)
-                return level == SOL_SOCKET && name == SO_PRIORITY ? EPERM : EINVAL;
-            options.*option.field = number;
-            tcp.apply(options);
-            return 0;
-        }
+        tcp.apply(options);
+        return *result;
+    }
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
@@ -285,10 +305,7 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
         (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
         return level == IPPROTO_IPV6 ? EOPNOTSUPP : ENOPROTOOPT;
     capacity = std::min<uint32_t>(capacity, NETCON_RPC_DATA_MAX);
-    for (const BoolOption &option : bool_options)
-        if (option.level == level && option.name == name) return reply_int(reply, options.*option.field, capacity);
-    for (const IntOption &option : int_options)
-        if (option.level == level && option.name == name) return reply_int(reply, options.*option.field, capacity);
+    if (std::optional<int> number = get_plain_option(options, level, name)) return reply_int(reply, *number, capacity);
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
@@ -406,7 +423,7 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
     }
 }
 
-int Socket::control(uint32_t request, Reply &reply) const {
+int Socket::control(uint32_t request, const uint8_t *data, uint32_t length, Reply &reply) const {
     switch (request) {
     case SIOCOUTQ:
     case SIOCOUTQNSD: {
@@ -424,7 +441,7 @@ int Socket::control(uint32_t request, Reply &reply) const {
     case SIOCATMARK:
         return reply_int(reply, 0, sizeof(int)); // urgent data is in line
     default:
-        return ENOTTY;
+        return server.interface_control(request, data, length, reply);
     }
 }
 

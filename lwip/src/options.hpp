@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
+#include "address.hpp"
 #include "netcon/socket_rpc.h"
 
 namespace netcon::server {
@@ -36,7 +38,24 @@ struct Options {
     bool freebind = false, transparent = false;
     int busy_poll = 0, incoming_cpu = -1, receive_lowat = 1;
     int mtu_discover = 1, mtu_discover6 = 1;
-    std::string device; // SO_BINDTODEVICE: kept; the network decides
+    std::string device; // SO_BINDTODEVICE: narrows to the network of that interface
 };
+
+/* Of datagram sockets alone. */
+struct DatagramOptions {
+    bool packet_info = false, packet_info6 = false;
+    bool recv_ttl = false, recv_hops = false, recv_tos = false, recv_class = false;
+    int multicast_ttl = 1, multicast_hops = 1;
+    bool multicast_loop = true, multicast_loop6 = true;
+    uint64_t multicast_network = 0, multicast_network6 = 0; // IP_MULTICAST_IF
+    Address multicast_source;                               // as IP_MULTICAST_IF was given, for getsockopt
+    bool receive_errors = false, receive_errors6 = false;   // kept: there is no error queue
+    uint32_t icmp_filter = 0;                               // a set bit is a type that is not wanted
+    uint32_t icmp6_filter[8] = {};
+};
+
+/* The options that are a number in a field and mean the same to sockets of all types; nullopt: not one of them. */
+std::optional<int> set_plain_option(Options &options, int level, int name, int number);
+std::optional<int> get_plain_option(const Options &options, int level, int name);
 
 } // namespace netcon::server

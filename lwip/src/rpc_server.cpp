@@ -244,8 +244,10 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
         return false;
     }
     bool posted = (header->flags & NETCON_RPC_POSTED) != 0;
-    bool formed = !truncated && header->data_length <= NETCON_RPC_DATA_MAX && length == head + header->data_length;
-    size_t subjects = header->operation == NETCON_RPC_HELLO ? 0 : 1;
+    bool formed = !truncated &&
+                  header->data_length <= (header->operation == NETCON_RPC_SENDTO ? NETCON_RPC_SENDTO_MAX : NETCON_RPC_DATA_MAX) &&
+                  length == head + header->data_length;
+    size_t subjects = header->operation == NETCON_RPC_HELLO || header->operation == NETCON_RPC_INTERFACES ? 0 : 1;
     bool counted = fds.size() == subjects + (posted ? 0 : 1);
     if (!posted && (fds.empty() || fds.size() > 2 || classify(fds.back()) != Kind::seqpacket)) {
         counters_.bad_requests++; // there is nowhere to answer

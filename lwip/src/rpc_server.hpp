@@ -117,7 +117,7 @@ class RpcServer {
     std::unordered_map<pid_t, unsigned> clients_of_process_;
     std::unordered_map<uid_t, unsigned> clients_of_user_;
     std::vector<int> fds_; // of the message at hand
-    alignas(8) uint8_t message_[sizeof(netcon_rpc_request) + NETCON_RPC_DATA_MAX];
+    alignas(8) uint8_t message_[sizeof(netcon_rpc_request) + NETCON_RPC_SENDTO_MAX];
 };
 
 } // namespace netcon::server

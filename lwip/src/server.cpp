@@ -30,7 +30,8 @@ size_t descriptor_limit() {
 } // namespace
 
 Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epoch)
-    : reactor(reactor), service_(service), epoch_(epoch), serial_(std::random_device{}()), rpc_(reactor, *this, closer) {
+    : reactor(reactor), datagrams(*this), service_(service), epoch_(epoch), serial_(std::random_device{}()),
+      rpc_(reactor, *this, closer) {
     size_t limit = descriptor_limit();
     sockets_max_ = limit > 2 * descriptors_reserved ? limit - descriptors_reserved : limit / 2;
     failed_.resize(failed_kept);
@@ -40,6 +41,7 @@ Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epo
 }
 
 Server::~Server() {
+    datagrams.close();
     while (sockets_ != nullptr) {
         Socket &socket = *sockets_;
         socket.reset(ENETDOWN);
@@ -112,6 +114,8 @@ void Server::add_network(uint64_t network, std::shared_ptr<Stack> stack) {
         stack_failed(found->second.get());
     }
     networks_[network] = stack;
+    interfaces_.try_emplace(network, static_cast<uint32_t>(interfaces_.size()) + 2);
+    datagrams.add_network(network, stack);
     failure_ids_[network] = stack->on_failure([this, raw = stack.get()](const std::string &) { stack_failed(raw); });
     for (Socket *socket = sockets_; socket != nullptr; socket = socket->next)
         socket->join(network, stack);
@@ -122,6 +126,7 @@ void Server::remove_network(uint64_t network) {
     if (found == networks_.end()) return;
     std::shared_ptr<Stack> stack = found->second;
     stack->forget(failure_ids_[network]);
+    datagrams.remove_network(network);
     std::vector<Socket *> leaving;
     for (Socket *socket = sockets_; socket != nullptr; socket = socket->next) {
         if (socket->listener) socket->listener->remove(stack.get());
@@ -153,6 +158,19 @@ void Server::add(Socket &socket) {
     socket_count_++;
 }
 
+bool Server::may_have_another(uid_t uid) {
+    // One service serves one owner; other users must leave it room.
+    size_t allowed = uid == geteuid() || uid == 0 ? sockets_max_ : sockets_max_ / 2;
+    auto user = sockets_of_user_.find(uid);
+    return socket_count_ + datagrams.count() < sockets_max_ && (user == sockets_of_user_.end() || user->second < allowed);
+}
+
+void Server::enter_user(uid_t uid) { sockets_of_user_[uid]++; }
+
+void Server::leave_user(uid_t uid) {
+    if (auto user = sockets_of_user_.find(uid); --user->second == 0) sockets_of_user_.erase(user);
+}
+
 void Server::identify(Socket &socket, uint64_t id) {
     socket.id = id;
     by_id_[id] = &socket;
@@ -175,9 +193,7 @@ void Server::retire(Socket &socket) {
     *socket.link = socket.next;
     if (socket.next != nullptr) socket.next->link = socket.link;
     socket_count_--;
-    if (socket.counted) {
-        if (auto user = sockets_of_user_.find(socket.uid); --user->second == 0) sockets_of_user_.erase(user);
-    }
+    if (socket.counted) leave_user(socket.uid);
     socket.link = nullptr;
     socket.next = retired_;
     retired_ = &socket;
@@ -246,6 +262,7 @@ void Server::flush() {
         socket = after;
     }
     free_retired();
+    datagrams.free_retired();
 }
 
 void Server::free_retired() {
@@ -307,14 +324,23 @@ void Server::handle(Request &request, Reply &reply) {
         reply.length = sizeof hello;
         return;
     }
+    if (header.operation == NETCON_RPC_INTERFACES) {
+        interfaces(request, reply);
+        return;
+    }
     if (header.operation == NETCON_RPC_SOCKET) {
         create_socket(request, reply);
         return;
     }
-    if (classify(request.subject.get()) != Kind::stream || header.socket == 0 ||
+    DatagramSocket *datagram_socket = datagrams.find(header.socket);
+    if (classify(request.subject.get()) != (datagram_socket != nullptr ? Kind::seqpacket : Kind::stream) || header.socket == 0 ||
         cookie_of(request.subject.get()) != header.socket) {
         count.forged++;
         reply.error = EBADF;
+        return;
+    }
+    if (datagram_socket != nullptr) {
+        reply.error = datagrams.answer(*datagram_socket, request, reply);
         return;
     }
     auto found = by_id_.find(header.socket);
@@ -324,7 +350,7 @@ void Server::handle(Request &request, Reply &reply) {
         auto own = own_program_name(request.subject.get());
         auto peer = peer_service_name(request.subject.get());
         if (!own || own->service != service_ || own->socket != header.socket || !peer || peer->fields.tag != tag() ||
-            (own->family != AF_INET && own->family != AF_INET6)) {
+            own->type != SOCK_STREAM || (own->family != AF_INET && own->family != AF_INET6)) {
             count.forged++;
             reply.error = EBADF;
             return;
@@ -350,15 +376,23 @@ void Server::handle(Request &request, Reply &reply) {
 int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply &reply) {
     const netcon_rpc_request &header = *request.header;
     netcon_address address{};
+    uint64_t network = request.network;
+    if (!socket.options.device.empty()) network = network_named(socket.options.device);
     switch (header.operation) {
     case NETCON_RPC_BIND:
     case NETCON_RPC_CONNECT:
         if (header.data_length < sizeof address) return EINVAL;
         std::memcpy(&address, header.data, sizeof address);
-        return header.operation == NETCON_RPC_BIND ? socket.bind(address, request.network)
-                                                   : socket.connect(address, request.network, header.args[0] != 0, program, reply);
+        if (!socket.options.device.empty() && network == 0) return ENODEV; // that network is gone
+        // A link-local address says which network in its scope.
+        if (address.family == AF_INET6 && address.scope != 0 && Address::from(address).is_link_local() &&
+            (network = network_of_interface(address.scope)) == 0)
+            return ENODEV;
+        return header.operation == NETCON_RPC_BIND ? socket.bind(address, network)
+                                                   : socket.connect(address, network, header.args[0] != 0, program, reply);
     case NETCON_RPC_LISTEN:
-        return socket.listen(header.args[0], request.network, program, reply);
+        if (!socket.options.device.empty() && network == 0) return ENODEV;
+        return socket.listen(header.args[0], network, program, reply);
     case NETCON_RPC_GETSOCKNAME:
         return socket.local_name(reply);
     case NETCON_RPC_GETPEERNAME:
@@ -371,7 +405,7 @@ int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply 
     case NETCON_RPC_SHUTDOWN:
         return socket.shutdown(header.args[0]);
     case NETCON_RPC_IOCTL:
-        return socket.control(static_cast<uint32_t>(header.args[0]), reply);
+        return socket.control(static_cast<uint32_t>(header.args[0]), header.data, header.data_length, reply);
     default:
         return EOPNOTSUPP;
     }
@@ -385,22 +419,32 @@ void Server::create_socket(Request &request, Reply &reply) {
         reply.error = EAFNOSUPPORT;
         return;
     }
-    if (header.type != SOCK_STREAM || (header.protocol != IPPROTO_TCP && header.protocol != 0)) {
+    if (header.type == SOCK_STREAM && header.protocol != IPPROTO_TCP && header.protocol != 0) {
         reply.error = EPROTONOSUPPORT;
         return;
     }
-    if (classify(fd) != Kind::stream) {
+    if (classify(fd) != (header.type == SOCK_STREAM ? Kind::stream : Kind::seqpacket)) {
         reply.error = EBADF;
         return;
     }
     auto peer = peer_program_name(fd);
     if (!peer || peer->service != service_ || peer->socket != header.socket || peer->socket == 0 || peer->family != header.family ||
+        peer->type != header.type || peer->protocol != header.protocol || datagrams.find(header.socket) != nullptr ||
         by_id_.contains(header.socket) || is_named(fd)) {
         count.forged++;
         reply.error = EBADF;
         return;
     }
-    Socket *socket = may_keep(request.subject) ? new_socket(request.caller, header.family, State::fresh) : nullptr;
+    if (!may_have_another(request.caller.uid) || !may_keep(request.subject)) {
+        count.refused_sockets++;
+        reply.error = ENFILE;
+        return;
+    }
+    if (header.type != SOCK_STREAM) {
+        reply.error = datagrams.create(request);
+        return;
+    }
+    Socket *socket = new_socket(request.caller, header.family, State::fresh);
     if (socket == nullptr) {
         count.refused_sockets++;
         reply.error = ENFILE;
@@ -410,14 +454,12 @@ void Server::create_socket(Request &request, Reply &reply) {
     if (reply.error != 0) retire(*socket);
 }
 
-/* Null: there are too many. One service serves one owner; other users must leave it room. */
+/* Null: there are too many. */
 Socket *Server::new_socket(const Caller &caller, uint16_t family, State state) {
-    size_t allowed = caller.uid == geteuid() || caller.uid == 0 ? sockets_max_ : sockets_max_ / 2;
-    auto user = sockets_of_user_.find(caller.uid);
-    if (socket_count_ >= sockets_max_ || (user != sockets_of_user_.end() && user->second >= allowed)) return nullptr;
+    if (!may_have_another(caller.uid)) return nullptr;
     auto *socket = new Socket(*this, family, SOCK_STREAM, IPPROTO_TCP, caller.uid, state);
     add(*socket);
-    sockets_of_user_[caller.uid]++;
+    enter_user(caller.uid);
     socket->counted = true;
     return socket;
 }
@@ -435,14 +477,21 @@ std::vector<std::pair<std::string, uint64_t>> Server::stats() const {
     }
     const RpcCounters &rpc = rpc_.counters();
     return {
-        {"sockets", socket_count_ - failed},
+        {"sockets", socket_count_ - failed + datagrams.count()},
+        {"datagram_sockets", datagrams.count()},
+        {"group_changes", datagrams.groups_changes},
+        {"datagrams_in", datagrams.received},
+        {"datagrams_out", datagrams.sent},
+        {"datagrams_dropped", datagrams.dropped},
+        {"datagrams_malformed", datagrams.malformed},
+        {"datagrams_unsendable", datagrams.unsendable},
         {"failed_kept", failed},
         {"listeners", listeners},
         {"connections", connections},
         {"connecting", connecting},
         {"pending", pending},
         {"orphans", orphans},
-        {"descriptors", descriptors},
+        {"descriptors", descriptors + datagrams.count()},
         {"clients", rpc_.clients()},
         {"closing_descriptors", closer.pending()},
         {"chunks", chunks.in_use()},

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "datagram.hpp"
 #include "descriptor.hpp"
 #include "listener.hpp"
 #include "ports.hpp"
@@ -73,6 +74,17 @@ class Server final : public RequestHandler {
     /* The stack that can reach `remote`, and the address from which it would. */
     std::shared_ptr<Stack> stack_towards(uint64_t network, const Address &remote, Address &source) const;
     const std::map<uint64_t, std::shared_ptr<Stack>> &networks() const { return networks_; }
+    /* Interfaces: each network has an index, from 2 on, for the server's life; its name is its stack's. 0: no such. */
+    uint32_t interface_of(uint64_t network) const;
+    uint64_t network_of_interface(uint32_t index) const;
+    uint64_t network_named(const std::string &name) const;
+    /* For each socket, a user id pays. */
+    bool may_have_another(uid_t uid);
+    void enter_user(uid_t uid);
+    void leave_user(uid_t uid);
+    void schedule_flush();
+    /* SIOCGIF*: the interfaces of the networks, not of the host. */
+    int interface_control(uint32_t request, const uint8_t *data, uint32_t length, Reply &reply) const;
 
     const netcon_reactor_api *reactor;
     Closer closer;
@@ -80,6 +92,7 @@ class Server final : public RequestHandler {
     PortTable ports;
     Counters count;
     std::vector<std::unique_ptr<ListenPoint>> points;
+    Datagrams datagrams;
 
   private:
     struct FlushTask {
@@ -89,7 +102,6 @@ class Server final : public RequestHandler {
     static void on_retry(void *context);
     static void on_sweep(void *context);
     void flush();
-    void schedule_flush();
     void free_retired();
     void create_socket(Request &request, Reply &reply);
     Socket *new_socket(const Caller &caller, uint16_t family, State state);
@@ -100,6 +112,8 @@ class Server final : public RequestHandler {
     RpcServer rpc_;
     std::map<uint64_t, std::shared_ptr<Stack>> networks_;
     std::map<uint64_t, uint64_t> failure_ids_; // of the stacks' on_failure
+    std::map<uint64_t, uint32_t> interfaces_;  // never forgotten: an index is not given twice
+    void interfaces(Request &request, Reply &reply) const;
     std::unordered_map<uint64_t, Socket *> by_id_;
     std::unordered_map<uid_t, size_t> sockets_of_user_;
     size_t sockets_max_;

@@ -18,8 +18,9 @@ namespace {
 
 class PySocketServer {
   public:
-    PySocketServer(py::object capsule, uint64_t service, uint64_t epoch) : reactor_(std::move(capsule)) {
+    PySocketServer(py::object capsule, uint64_t service, uint64_t epoch, bool raw) : reactor_(std::move(capsule)) {
         reactor_.call([&] { server_ = std::make_unique<server::Server>(reactor_.api(), service, epoch); });
+        server_->datagrams.raw_allowed = raw;
     }
     ~PySocketServer() { close(); }
 
@@ -78,7 +79,8 @@ class PySocketServer {
 
 void bind_socket_server(py::module_ &module) {
     py::class_<PySocketServer>(module, "SocketServer")
-        .def(py::init<py::object, uint64_t, uint64_t>(), py::arg("reactor"), py::kw_only(), py::arg("service"), py::arg("epoch"))
+        .def(py::init<py::object, uint64_t, uint64_t, bool>(), py::arg("reactor"), py::kw_only(), py::arg("service"),
+             py::arg("epoch"), py::arg("raw_sockets") = false)
         .def("listen", &PySocketServer::listen, py::arg("path"), py::kw_only(), py::arg("network") = 0, py::arg("mode") = 0600)
         .def("unlisten", &PySocketServer::unlisten, py::arg("path"))
         .def("add_network", &PySocketServer::add_network, py::arg("network"), py::arg("stack"))

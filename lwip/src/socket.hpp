@@ -51,7 +51,7 @@ class Socket {
     int peer_name(Reply &reply) const;
     int set_option(int level, int name, const uint8_t *value, uint32_t length);
     int get_option(int level, int name, uint32_t capacity, Reply &reply) const;
-    int control(uint32_t request, Reply &reply) const;
+    int control(uint32_t request, const uint8_t *data, uint32_t length, Reply &reply) const;
 
     /* -- work -- */
     void turn();

@@ -210,6 +210,10 @@ void Stack::settle() {
         peer_->resume(peer_->self);
     }
     arm();
+    if (room_wanted_ && !crowded()) {
+        room_wanted_ = false;
+        if (room_) room_();
+    }
 }
 
 void Stack::arm() {
@@ -275,6 +279,12 @@ std::optional<ip_addr_t> Stack::source_for(const ip_addr_t &destination) {
 std::vector<lwip_core_address> Stack::addresses() const {
     std::vector<lwip_core_address> all(LWIP_IPV6_NUM_ADDRESSES + 128);
     all.resize(running() ? core_->addresses(all.data(), all.size()) : 0);
+    return all;
+}
+
+std::vector<ip_addr_t> Stack::groups() const {
+    std::vector<ip_addr_t> all(1024);
+    all.resize(running() ? core_->groups(all.data(), all.size()) : 0);
     return all;
 }
 

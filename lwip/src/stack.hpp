@@ -61,6 +61,7 @@ class Outbox {
     bool empty() const { return head_ == count_; }
     const netcon_frame *frames() const { return frames_.get() + head_; }
     size_t size() const { return count_ - head_; }
+    bool half_full() const { return count_ > frames_max / 2 || used_ > bytes_max / 2; }
     void take(size_t count);
     void clear() { head_ = count_ = used_ = 0; }
 
@@ -86,6 +87,9 @@ class Stack : public std::enable_shared_from_this<Stack> {
     const std::string &failure() const { return failure_; }
     const std::string &name() const { return config_.name; }
     uint16_t mtu() const { return config_.mtu; }
+    const std::array<uint8_t, 6> &mac() const { return config_.mac; }
+    /* The groups that are to be received, as joined by sockets and as lwIP itself needs. */
+    std::vector<ip_addr_t> groups() const;
     const netcon_reactor_api *reactor() const { return api_; }
     const netcon_ethernet_end *end() const { return &end_; }
 
@@ -105,6 +109,14 @@ class Stack : public std::enable_shared_from_this<Stack> {
     /* Called once if the stack fails or is closed, before its memory goes. Returns an id for `forget`. */
     uint64_t on_failure(FailureFn fn);
     void forget(uint64_t id);
+
+    /* The outbox is filling faster than the peer takes from it: whoever can wait, waits, and is called when there is room. */
+    bool crowded() const { return queue_.half_full(); }
+    void want_room() {
+        room_wanted_ = true;
+        schedule();
+    }
+    void on_room(std::function<void()> fn) { room_ = std::move(fn); }
 
     /* Is this address one of ours? (IPv4 as IPADDR_TYPE_V4, not mapped.) */
     bool is_local(const ip_addr_t &ip) const;
@@ -152,6 +164,8 @@ class Stack : public std::enable_shared_from_this<Stack> {
     netcon_ethernet_end end_;
     const netcon_ethernet_end *peer_ = nullptr;
     Outbox queue_, sending_; // lwIP appends to one, the peer takes from the other
+    std::function<void()> room_;
+    bool room_wanted_ = false;
     bool flushing_ = false, blocked_ = false, refused_input_ = false;
 
     netcon_timer *timer_ = nullptr;

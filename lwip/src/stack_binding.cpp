@@ -207,6 +207,15 @@ void bind_stack(py::module_ &module) {
                      out.emplace_back(format_ip(address.ip), address.bits);
                  return out;
              })
+        .def("groups",
+             [](PyStack &self) {
+                 std::vector<ip_addr_t> found;
+                 self.reactor.call([&] { found = self.stack->groups(); });
+                 std::vector<std::string> out;
+                 for (const auto &group : found)
+                     out.push_back(format_ip(group));
+                 return out;
+             })
         .def(
             "set_routes",
             [](PyStack &self, const std::vector<std::pair<std::string, std::optional<std::string>>> &given) {

@@ -58,6 +58,13 @@ def _network(ip: bytes, prefix: int) -> str:
     return str(ipaddress.ip_network((ip, prefix), strict=False))
 
 
+def _group_of(ip: bytes) -> MulticastGroup:
+    """The Ethernet group of an IP group (RFC 1112 §6.4, RFC 2464 §7)."""
+    if len(ip) == 4:
+        return MulticastGroup(b"\x01\x00\x5e" + bytes([ip[1] & 0x7F]) + ip[2:], 0)
+    return MulticastGroup(b"\x33\x33" + ip[12:], 0)
+
+
 class NetworkPort:
     """The stack of one network and everything that hangs on it. `number` is its Ethernet end's number in the rings."""
 
@@ -137,9 +144,11 @@ class NetworkPort:
         return list(self._addresses)
 
     def groups(self) -> set[MulticastGroup]:
-        """The multicast groups this port must receive (vl2 §5.1): of each address, the stack's link-local one included."""
+        """The multicast groups this port must receive (vl2 §5.1): of each address, the stack's link-local one included, and those
+        that the stack's sockets have joined."""
         own = [ipaddress.ip_address(ip).packed for ip, _ in self.stack.addresses()]
-        return groups_for_addresses(own) | {_ALL_NODES}
+        joined = {_group_of(ipaddress.ip_address(group).packed) for group in self.stack.groups()}
+        return groups_for_addresses(own) | joined | {_ALL_NODES}
 
     def restart_if_failed(self) -> bool:
         """After an lwIP assertion ended the stack: a new one in its place, with the same addresses. Its sockets were reset.

@@ -111,6 +111,7 @@ class Service:
         self._sleeping: trio.CancelScope | None = None
         self._stop = trio.Event()
         self._next_stack_check = 0
+        self._group_changes = 0
         self._background_from = 0
         self._next_report = 0.0
         self._changing = trio.Lock()  # of the networks and settings files, one change at a time
@@ -300,6 +301,7 @@ class Service:
             moved = bool(datagrams or frames)
             if moved and now >= self._next_stack_check:
                 self._restart_failed_stacks()
+                self._announce_joined_groups()
         if now >= self._deadline():
             try:
                 node.background(now)
@@ -430,6 +432,7 @@ class Service:
             slept = self.clock() - before > _HOUSEKEEPING_S * 1000 + _SLEPT_MS
             now = trio.current_time()
             self._restart_failed_stacks()
+            self._announce_joined_groups()
             if slept:
                 self._wake()  # trio's clock stood still meanwhile, the engine's did not
             changed = False
@@ -463,6 +466,16 @@ class Service:
             if restarted:
                 self._configure(network)
                 self.perform()
+
+    def _announce_joined_groups(self) -> None:
+        """Programs' sockets join and leave groups in the stacks; the engine is told of what came of it."""
+        changes = self.server.stats()["group_changes"]
+        if changes == self._group_changes:
+            return
+        self._group_changes = changes
+        for network, port in self.ports.items():
+            self.node.set_multicast_groups(network, port.groups(), self.clock())
+        self.perform()
 
     def _conf_stamp(self) -> tuple[int, int] | None:
         try:

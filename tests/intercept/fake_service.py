@@ -1,7 +1,8 @@
 """A socket service without a network, for tests of the intercept library alone.
 
 It speaks socket_rpc.h and joins the pair of a connecting program with the pair of a listening one by two copying threads; there
-is no stack, no address is ever unreachable, and options are kept by a socket of the kernel per program socket. What it does at
+is no stack, no address is ever unreachable, and options are kept by a socket of the kernel per program socket. Datagrams are in
+fake_datagrams.py. What it does at
 each step is what include/netcon/socket_rpc.h and the design ask of the real server, in the plainest form.
 
     python tests/intercept/fake_service.py PATH      serves until its standard input ends; prints READY
@@ -23,8 +24,12 @@ import sys
 import threading
 from dataclasses import dataclass, field
 
+from fake_datagrams import FakeDatagrams, interfaces
+
 MAGIC, VERSION = 0x4E43, 1
-HELLO, SOCKET, BIND, LISTEN, CONNECT, GETSOCKNAME, GETPEERNAME, SETSOCKOPT, GETSOCKOPT, SHUTDOWN, IOCTL = range(1, 12)
+HELLO, SOCKET, BIND, LISTEN, CONNECT, GETSOCKNAME, GETPEERNAME, SETSOCKOPT, GETSOCKOPT, SHUTDOWN, IOCTL, SENDTO, INTERFACES = range(
+    1, 14
+)
 POSTED = 1
 REQUEST = struct.Struct("=HHHHQQHHHH4iII")
 REPLY = struct.Struct("=HHHHiiI")
@@ -91,6 +96,8 @@ class Program:
 class FakeService:
     """All sockets of all programs, under one lock."""
 
+    datagrams: FakeDatagrams
+
     def __init__(self) -> None:
         self.service, self.epoch = 0x1122334455667788, int.from_bytes(os.urandom(8), "big")
         self.lock = threading.RLock()
@@ -99,6 +106,7 @@ class FakeService:
         self.bound: dict[tuple[bytes, int], Program] = {}
         self.serial = itertools.count(1)
         self.port = itertools.count(40000)
+        self.datagrams = FakeDatagrams(self.lock)
         self.watched: dict[int, Program] = {}
         self.poll = select.epoll()
         threading.Thread(target=self.watch, daemon=True).start()
@@ -146,6 +154,7 @@ class FakeService:
     def adopt(self, cookie: int, family: int, end: socket.socket) -> Program:
         end.setblocking(True)  # it may come from a program that asked for a non-blocking pair; the copying threads wait
         end.setsockopt(socket.SOL_SOCKET, SO_OOBINLINE, 1)
+        end.setblocking(True)  # made by a non-blocking program, it would not be
         program = Program(cookie, family, end, socket.socket(family, socket.SOCK_STREAM), (family, bytes(16), 0))
         self.sockets[cookie] = program
         self.watch_end(program)
@@ -298,24 +307,34 @@ class FakeService:
     # ---- RPC ----
 
     def handle(self, message: bytes, passed: list[int]) -> None:
-        magic, version, operation, flags, _network, cookie, family, _type, _protocol, _status, *rest = REQUEST.unpack_from(message)
+        magic, version, operation, flags, _network, cookie, family, kind, protocol, _status, *rest = REQUEST.unpack_from(message)
         data, args = message[REQUEST.size :], tuple(rest[:4])
         assert (magic, version) == (MAGIC, VERSION)
         assert len(data) == rest[4]
         reply_end = socket.socket(fileno=passed.pop()) if not flags & POSTED else None
         subject = socket.socket(fileno=passed.pop()) if passed else None
-        error, answer, descriptor = 0, b"", None
+        error, value, answer, descriptor = 0, 0, b"", None
         try:
             with self.lock:
                 if operation == HELLO:
                     answer = struct.pack("=QQQ", self.service, self.epoch, NETWORK)
                 elif operation == SOCKET:
                     assert subject is not None
-                    expected = name_of("P", NAME_PROGRAM.pack(self.service, cookie, family, 1, 6, 0))
+                    expected = name_of("P", NAME_PROGRAM.pack(self.service, cookie, family, kind, protocol, 0))
                     if subject.getpeername() != expected:
                         raise OSError(errno.EBADF, "forged")
-                    self.adopt(cookie, family, subject)
+                    if kind == socket.SOCK_STREAM:
+                        self.adopt(cookie, family, subject)
+                    else:
+                        self.datagrams.adopt(cookie, family, kind, protocol, subject)
                     subject = None
+                elif operation == INTERFACES:
+                    answer, value = interfaces(args[0])
+                elif cookie in self.datagrams.sockets:
+                    assert subject is not None
+                    if cookie_of(subject) != cookie:
+                        raise OSError(errno.EBADF, "not ours")
+                    answer, value = self.datagrams.perform(cookie, operation, subject, args, data)
                 else:
                     assert subject is not None
                     program = self.sockets.get(cookie)
@@ -332,7 +351,7 @@ class FakeService:
         except OSError as failure:
             error = failure.errno or errno.EIO
         if reply_end is not None:
-            reply = REPLY.pack(MAGIC, VERSION, operation, 0, error, 0, len(answer)) + answer
+            reply = REPLY.pack(MAGIC, VERSION, operation, 0, error, value, len(answer)) + answer
             with contextlib.suppress(OSError):
                 socket.send_fds(reply_end, [reply], [descriptor.fileno()] if descriptor else [])
             reply_end.close()
@@ -344,7 +363,7 @@ class FakeService:
         with client:
             while True:
                 passed = array.array("i")
-                message, control, _flags, _address = client.recvmsg(4096, socket.CMSG_SPACE(8 * passed.itemsize))
+                message, control, _flags, _address = client.recvmsg(1 << 17, socket.CMSG_SPACE(8 * passed.itemsize))
                 for _level, _kind, content in control:
                     passed.frombytes(content[: len(content) - len(content) % passed.itemsize])
                 if not message:

@@ -25,7 +25,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("address", [ADDRESS, ADDRESS6])
-@pytest.mark.parametrize("command", ["data", "number", "threads", "title"])
+@pytest.mark.parametrize("command", ["data", "datagrams", "number", "threads", "title"])
 def test_probe(service: Service, probe: str, command: str, address: str) -> None:
     assert service.succeeds(probe, command, address) == "done\n"
 

@@ -62,20 +62,35 @@ def test_without_a_service_sockets_fail_closed_and_one_line_says_why(library: Pa
 
 
 def test_other_sockets_work_without_a_service(library: Path) -> None:
-    code = "socket.socketpair(), socket.socket(socket.AF_UNIX), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nprint('OK')"
+    code = "socket.socketpair(), socket.socket(socket.AF_UNIX), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)\nprint('OK')"
     assert run(code, library, ZT_NC_NWID=NETWORK).stdout == "OK\n"
+
+
+@pytest.mark.parametrize("kind", ["AF_INET, socket.SOCK_DGRAM", "AF_INET6, socket.SOCK_DGRAM", "AF_INET, socket.SOCK_RAW, 1"])
+def test_without_a_service_datagrams_fail_closed(library: Path, kind: str) -> None:
+    code = f"assert error(socket.socket, socket.{kind}) == 'ENETDOWN'\nassert error(socket.if_nameindex) == 'ENETDOWN'"
+    done = run(code, library, ZT_NC_NWID=NETWORK)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_line_is_not_written_to_an_internet_socket(library: Path) -> None:
     code = """
-datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-datagram.bind(('127.0.0.1', 0))
-datagram.connect(datagram.getsockname())
+datagram = socket.socket(fileno=int(sys.argv[1]))
 os.dup2(datagram.fileno(), 2)
 assert error(socket.socket) == 'ENETDOWN'
 assert error(datagram.recv, 99, socket.MSG_DONTWAIT) == 'EAGAIN'
 """
-    assert run(code, library, ZT_NC_NWID=NETWORK).returncode == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
+        datagram.bind(("127.0.0.1", 0))
+        datagram.connect(datagram.getsockname())
+        done = subprocess.run(
+            [sys.executable, "-c", PRELUDE + code, str(datagram.fileno())],
+            env={"LD_PRELOAD": str(library), "ZT_NC_NWID": NETWORK},
+            pass_fds=[datagram.fileno()],
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0
 
 
 def test_a_service_that_has_ended_is_named(library: Path, tmp_path: Path) -> None:

@@ -460,7 +460,8 @@ import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 room, length = ctypes.create_string_buffer(128), ctypes.c_uint(128)
 libc.syscall.restype = ctypes.c_long
-name = [line.split()[-1] for line in open('/proc/net/unix') if '@znc1P' in line][-1][1:]
+inode = os.readlink(f'/proc/self/fd/{mine.fileno()}')[8:-1]
+(name,) = [line.split()[7][1:] for line in open('/proc/net/unix') if line.split()[6] == inode]
 forged, _ = socket.socketpair()
 forged.bind(b'\\0' + name[:-1].encode() + (b'A' if name[-1] != 'A' else b'Q'))
 assert error(forged.listen) == 'EBADF'

@@ -145,3 +145,23 @@ def test_names_keep_to_text_and_describe_the_descriptor(service: Service) -> Non
     assert program.service == SERVICE_ID
     client.close()
     accepted.close()
+
+
+def test_a_stream_is_narrowed_by_the_name_of_an_interface() -> None:
+    service = Service(two=True)
+    program = service.program()
+    with program.socket() as listener, program.socket() as other, program.socket() as client:
+        listener.setsockopt(SOL, socket.SO_BINDTODEVICE, b"a0\0")
+        with pytest.raises(OSError) as caught:
+            listener.setsockopt(SOL, socket.SO_BINDTODEVICE, b"eth9\0")
+        assert caught.value.errno == errno.ENODEV
+        listener.bind("0.0.0.0", 8080)
+        listener.listen()
+        other.setsockopt(SOL, socket.SO_BINDTODEVICE, b"b0\0")
+        other.bind("0.0.0.0", 8080)  # the same port, on the other network
+        other.listen()
+        client.connect(HERE, 8080)
+        listener.accept()[0].close()
+        client.setsockopt(SOL, socket.SO_BINDTODEVICE, b"b0\0")
+    service.assert_idle()
+    service.close()

@@ -96,6 +96,58 @@ static void receive_exactly(int descriptor, const char *text) {
     STEP(memcmp(got, text, want) == 0);
 }
 
+/* Datagrams through every call, with whatever is in the padding of musl's structs. */
+static void datagram_calls(const char *host) {
+    union address there, seen;
+    char buffer[16], control[64];
+    socklen_t length = parse(host, 0, &there);
+    int server = socket(there.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0),
+        client = socket(there.any.sa_family, SOCK_DGRAM, IPPROTO_UDP);
+    STEP(server >= 0 && client >= 0 && fcntl(server, F_GETFD) == FD_CLOEXEC);
+    STEP(bind(server, &there.any, length) == 0 && getsockname(server, &there.any, &length) == 0);
+    FAILS(send(client, "x", 1, 0), EDESTADDRREQ);
+
+    struct iovec parts[2] = {{"ab", 2}, {"cde", 3}};
+    struct mmsghdr messages[2];
+    memset(messages, 0x7f, sizeof messages);
+    for (int i = 0; i < 2; i++) {
+        messages[i].msg_hdr.msg_name = &there;
+        messages[i].msg_hdr.msg_namelen = length;
+        messages[i].msg_hdr.msg_iov = &parts[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+        messages[i].msg_hdr.msg_control = NULL;
+        messages[i].msg_hdr.msg_controllen = 0;
+    }
+    STEP(sendmmsg(client, messages, 2, 0) == 2 && messages[0].msg_len == 2 && messages[1].msg_len == 3);
+    socklen_t seen_length = sizeof seen;
+    STEP(recvfrom(server, buffer, sizeof buffer, 0, &seen.any, &seen_length) == 2 && seen_length == length);
+
+    int on = 1;
+    int level = there.any.sa_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+    STEP(setsockopt(server, level, level == IPPROTO_IP ? IP_RECVTTL : IPV6_RECVHOPLIMIT, &on, sizeof on) == 0);
+    struct iovec room = {buffer, sizeof buffer};
+    struct msghdr message;
+    memset(&message, 0x7f, sizeof message);
+    message.msg_name = &seen;
+    message.msg_namelen = sizeof seen;
+    message.msg_iov = &room;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    STEP(sendto(client, "ttl", 3, 0, &there.any, length) == 3);
+    STEP(recvmsg(server, &message, 0) == 3 && memcmp(buffer, "cde", 3) == 0); /* came before the option was set */
+    message.msg_controllen = sizeof control;
+    STEP(recvmsg(server, &message, 0) == 3 && message.msg_namelen == length && message.msg_flags == 0);
+    struct cmsghdr *item = CMSG_FIRSTHDR(&message);
+    STEP(item && item->cmsg_level == level && item->cmsg_len == CMSG_LEN(sizeof(int)) && CMSG_NXTHDR(&message, item) == NULL);
+
+    STEP(connect(client, &there.any, length) == 0 && send(client, "", 0, 0) == 0 && recv(server, buffer, 1, 0) == 0);
+    int queued = -1;
+    STEP(ioctl(client, FIONREAD, &queued) == 0 && queued == 0);
+    close(server);
+    close(client);
+}
+
 static void data_calls(const char *host) {
     int client, server;
     char buffer[32];
@@ -350,7 +402,9 @@ static void try_connect(const char *host, const char *port) {
 int main(int count, char **arguments) {
     const char *command = arguments[1], *host = count > 2 ? arguments[2] : "";
     alarm(60);
-    if (strcmp(command, "data") == 0)
+    if (strcmp(command, "datagrams") == 0)
+        datagram_calls(host);
+    else if (strcmp(command, "data") == 0)
         data_calls(host);
     else if (strcmp(command, "number") == 0)
         by_number(host);
