@@ -469,6 +469,8 @@ class Service:
 
     def _announce_joined_groups(self) -> None:
         """Programs' sockets join and leave groups in the stacks; the engine is told of what came of it."""
+        if not self.ports:
+            return
         changes = self.server.stats()["group_changes"]
         if changes == self._group_changes:
             return
