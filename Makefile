@@ -43,6 +43,7 @@ define packages
 endef
 
 build: $(PREFIX)/.installed
+	echo "netcon: the commands are in $(PREFIX)/bin"
 
 $(PREFIX)/bin/python:
 	$(call packages,$(BUILD_PACKAGES))

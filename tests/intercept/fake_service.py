@@ -152,6 +152,7 @@ class FakeService:
         return theirs, self.adopt(cookie, family, ours)
 
     def adopt(self, cookie: int, family: int, end: socket.socket) -> Program:
+        end.setblocking(True)  # it may come from a program that asked for a non-blocking pair; the copying threads wait
         end.setsockopt(socket.SOL_SOCKET, SO_OOBINLINE, 1)
         end.setblocking(True)  # made by a non-blocking program, it would not be
         program = Program(cookie, family, end, socket.socket(family, socket.SOCK_STREAM), (family, bytes(16), 0))
