@@ -35,8 +35,8 @@ enum netcon_rpc_operation {
     NETCON_RPC_HELLO = 1,
     /* Subject: the *service's* end S of a new pair whose end P the program holds, already named (kind P). `socket` is the
      * cookie of P. Usually posted. `family`, `type`, `protocol` of the header say what it is: SOCK_STREAM is a pair of type
-     * SOCK_STREAM; SOCK_DGRAM (UDP, ICMP, ICMPv6) and SOCK_RAW (by policy) a pair of type SOCK_SEQPACKET. Wait for the reply for all
-     * but TCP and UDP: EACCES, EPERM, EPROTONOSUPPORT are policy. */
+     * SOCK_STREAM; SOCK_DGRAM (UDP, ICMP, ICMPv6) and SOCK_RAW (by policy) a pair of type SOCK_SEQPACKET. Wait for the reply for
+     * all but TCP and UDP: EACCES, EPERM, EPROTONOSUPPORT are policy. */
     NETCON_RPC_SOCKET = 2,
     /* Subject of all that follow: P, or a duplicate. */
     NETCON_RPC_BIND = 3,   /* data: struct netcon_address */
@@ -48,13 +48,13 @@ enum netcon_rpc_operation {
     NETCON_RPC_CONNECT = 5,
     NETCON_RPC_GETSOCKNAME = 6, /* reply data: struct netcon_address */
     NETCON_RPC_GETPEERNAME = 7,
-    NETCON_RPC_SETSOCKOPT = 8,  /* args: level, name. data: value. Often posted */
-    NETCON_RPC_GETSOCKOPT = 9,  /* args: level, name, capacity. Reply data: value */
-    NETCON_RPC_SHUTDOWN = 10,   /* args: how. Needed for listeners, and for datagram sockets (before the native shutdown) */
-    NETCON_RPC_IOCTL = 11,      /* args: low 32 bits of the request. data/reply data: the argument. SIOCOUTQ, SIOCATMARK, SIOCGIF* … */
+    NETCON_RPC_SETSOCKOPT = 8, /* args: level, name. data: value. Often posted */
+    NETCON_RPC_GETSOCKOPT = 9, /* args: level, name, capacity. Reply data: value */
+    NETCON_RPC_SHUTDOWN = 10,  /* args: how. Needed for listeners, and for datagram sockets (before the native shutdown) */
+    NETCON_RPC_IOCTL = 11, /* args: low 32 bits of the request. data/reply data: the argument. SIOCOUTQ, SIOCATMARK, SIOCGIF* … */
     /* Datagram sockets: send one datagram to the address in its header, whatever the mode (sendto with an address on a connected
-     * socket), and learn the true errno. data: struct netcon_datagram_header, then the payload, NETCON_RPC_SENDTO_MAX in all. It goes
-     * after what was written to P before. Reply value: bytes of payload. */
+     * socket), and learn the true errno. data: struct netcon_datagram_header, then the payload, NETCON_RPC_SENDTO_MAX in all. It
+     * goes after what was written to P before. Reply value: bytes of payload. */
     NETCON_RPC_SENDTO = 12,
     /* No subject. args: index of the first entry wanted. Reply value: number of entries there are; data: as many struct
      * netcon_interface from there on as fit. */
@@ -124,20 +124,23 @@ struct netcon_accept_record {
 /* ---- datagrams ----
  * UDP, ICMP and raw sockets: one message on the SOCK_SEQPACKET pair is one datagram. How it looks is the socket's *mode*, which the
  * service keeps in SO_PRIORITY of P (inert on AF_UNIX; the library only reads it, and sends the program's own SO_PRIORITY as
- * SETSOCKOPT). The mode changes only inside CONNECT and SETSOCKOPT, before their reply; what is queued in P then is changed with it.
+ * SETSOCKOPT). The mode changes only inside CONNECT and SETSOCKOPT, before their reply; what is queued in P then is changed with
+ * it.
  *
  *   0 framed            the header below, then the payload. Not connected.
  *   1 bare              the payload alone: plain read and write work. Connected, and no ancillary data was asked for.
  *   2 framed, connected as 0; what goes out needs no PEER flag. Connected, and a recv option (IP_PKTINFO …) is on.
  *
  * To the program, `peer` and `port` are the sender, PEER is always set, and LOCAL, TTL, TOS are set when the program has switched
- * on the option that asks for them: a flag is a cmsg to deliver (of the socket's family, or of IPv4 on an AF_INET6 socket whose peer
- * is IPv4-mapped). From the program, PEER says the datagram has a destination (required in mode 0), LOCAL gives the source address
- * (`local` 0: any) and interface (0: any) of IP_PKTINFO or IPV6_PKTINFO; TTL and TOS are those of a cmsg. A message from the program
- * that is shorter than the header or lacks the magic (a plain write to a socket that never connected) is dropped and counted.
+ * on the option that asks for them: a flag is a cmsg to deliver (of the socket's family, or of IPv4 on an AF_INET6 socket whose
+ * peer is IPv4-mapped). From the program, PEER says the datagram has a destination (required in mode 0), LOCAL gives the source
+ * address
+ * (`local` 0: any) and interface (0: any) of IP_PKTINFO or IPV6_PKTINFO; TTL and TOS are those of a cmsg. A message from the
+ * program that is shorter than the header or lacks the magic (a plain write to a socket that never connected) is dropped and
+ * counted.
  *
- * Errors that arrive (ICMP: ECONNREFUSED, EHOSTUNREACH …) for a connected socket are kept as its SO_ERROR, and a *nudge* is queued to
- * P, once: framed, a header with ERROR and no payload; bare, an empty message. Whoever receives a nudge asks GETSOCKOPT
+ * Errors that arrive (ICMP: ECONNREFUSED, EHOSTUNREACH …) for a connected socket are kept as its SO_ERROR, and a *nudge* is queued
+ * to P, once: framed, a header with ERROR and no payload; bare, an empty message. Whoever receives a nudge asks GETSOCKOPT
  * SOL_SOCKET SO_ERROR and returns that errno; 0 means the bare message was an empty datagram, or that a framed nudge is to be
  * skipped. GETSOCKOPT SO_ERROR clears the error and takes a nudge that is still queued out of P's queue. A sender that wants
  * the pending error as a kernel reports it looks first: recv(P, NULL, 0, MSG_PEEK|MSG_DONTWAIT|MSG_TRUNC) says 0 (bare) at a nudge.
@@ -155,11 +158,11 @@ enum netcon_datagram_mode {
 };
 
 enum netcon_datagram_flags {
-    NETCON_DATAGRAM_PEER = 1u,   /* `peer`, `port` */
-    NETCON_DATAGRAM_LOCAL = 2u,  /* `local`, `interface`: IP_PKTINFO, IPV6_PKTINFO */
-    NETCON_DATAGRAM_TTL = 4u,    /* `ttl`: IP_TTL, IPV6_HOPLIMIT */
-    NETCON_DATAGRAM_TOS = 8u,    /* `tos`: IP_TOS, IPV6_TCLASS */
-    NETCON_DATAGRAM_STAMP = 16u, /* to the program: SO_TIMESTAMP or SO_TIMESTAMPNS is on; the time is now */
+    NETCON_DATAGRAM_PEER = 1u,      /* `peer`, `port` */
+    NETCON_DATAGRAM_LOCAL = 2u,     /* `local`, `interface`: IP_PKTINFO, IPV6_PKTINFO */
+    NETCON_DATAGRAM_TTL = 4u,       /* `ttl`: IP_TTL, IPV6_HOPLIMIT */
+    NETCON_DATAGRAM_TOS = 8u,       /* `tos`: IP_TOS, IPV6_TCLASS */
+    NETCON_DATAGRAM_STAMP = 16u,    /* to the program: SO_TIMESTAMP or SO_TIMESTAMPNS is on; the time is now */
     NETCON_DATAGRAM_STAMP_NS = 32u, /* with STAMP: as SCM_TIMESTAMPNS */
     NETCON_DATAGRAM_ERROR = 128u,   /* to the program: a nudge, nothing else in it counts */
 };
@@ -168,12 +171,13 @@ enum netcon_datagram_flags {
 struct netcon_datagram_header {
     uint8_t magic;
     uint8_t flags;
-    uint8_t ttl;        /* or hop limit */
-    uint8_t tos;        /* or traffic class */
-    uint16_t port;      /* of the peer, host order; 0 for ICMP and raw sockets */
-    uint16_t interface; /* index (as if_nametoindex): where it came in, or is to go out; the scope of a link-local `peer` too. 0: any */
+    uint8_t ttl;   /* or hop limit */
+    uint8_t tos;   /* or traffic class */
+    uint16_t port; /* of the peer, host order; 0 for ICMP and raw sockets */
+    uint16_t
+        interface; /* index (as if_nametoindex): where it came in, or is to go out; the scope of a link-local `peer` too. 0: any */
     uint8_t peer[16];
-    uint8_t local[16];  /* to the program: the packet's destination (a group or broadcast address too); from it: the source */
+    uint8_t local[16]; /* to the program: the packet's destination (a group or broadcast address too); from it: the source */
 };
 
 /* ---- interfaces ----
