@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netcon.core.address import Endpoint, parse_address, parse_ip, rfc4193_address, sixplane_address
+from netcon.core.address import Endpoint, parse_address, rfc4193_address, sixplane_address
 from netcon.core.credentials import Capability
 from netcon.core.messages import ExtFrame
 from netcon.core.netconf import FLAG_NDP_EMULATION, NetworkConfig
@@ -27,37 +25,12 @@ from netcon.core.rule_engine import (
     filter_outbound,
 )
 from netcon.core.rules import ACCEPT_ALL, Rule, RuleType, decode_rules, rule_from_json
-
-CASES = json.loads((Path(__file__).parent.parent / "vectors" / "rules_eval.json").read_text())["cases"]
-#: Credential lifetime in the vectors, milliseconds.
-DELTA = 7_200_000
+from tests.core.rule_cases import CASES, NAMES, filtered_frame, no_random
 
 
-def no_random(length: int) -> bytes:
-    raise AssertionError("no rule here needs randomness")
-
-
-def tags(entries: list[list[int]]) -> dict[int, int]:
-    return {tag: value for tag, value, *age in entries if not age or abs(age[0]) <= DELTA}
-
-
-@pytest.mark.parametrize("case", CASES, ids=[f"{number}-{case['name']}" for number, case in enumerate(CASES)])
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_rule_list(case: dict[str, Any]) -> None:
-    owned = case.get("remote_owned" if case["inbound"] else "local_owned", [])
-    frame = FilteredFrame(
-        case["inbound"],
-        parse_address(case["own_address"]),
-        parse_address(case["source_address"]),
-        parse_address(case["destination_address"]),
-        bytes.fromhex(case["source_mac"]),
-        bytes.fromhex(case["destination_mac"]),
-        case["ethertype"],
-        bytes.fromhex(case["frame"]),
-        no_random,
-        tags(case.get("local_tags", [])),
-        tags(case.get("remote_tags", [])),
-        frozenset(map(parse_ip, owned)),
-    )
+    frame = filtered_frame(case)
     rules = CompiledRules(decode_rules(bytes.fromhex(case["rules"])), case.get("unknown_match_is_true", False))
     expect = case["expect"]
     outcome = rules.evaluate(frame)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from netcon.core.address import parse_address, parse_ip
 from netcon.core.rule_engine import CompiledRules, FilteredFrame, Result, Verdict
 from netcon.core.rule_explain import decisive, explain
 from netcon.core.rule_language import compile_rules
 from netcon.core.rules import decode_rules
+from tests.core.rule_cases import CASES, NAMES, filtered_frame
 
-CASES = json.loads((Path(__file__).parent.parent / "vectors" / "rules_eval.json").read_text())["cases"]
 OWN, PEER, OBSERVER = 0x1111111111, 0x2222222222, 0x3333333333
 UDP = bytes.fromhex("4500001c00010000401100000a0100010a010002") + bytes.fromhex("0035003500080000")
 
@@ -25,23 +22,9 @@ def frame(inbound: bool = False, payload: bytes = UDP) -> FilteredFrame:
     return FilteredFrame(inbound, OWN, source, destination, *macs, 0x0800, payload, bytes, {7: 1}, {})
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{number}-{case['name']}" for number, case in enumerate(CASES)])
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_the_explanation_agrees_with_the_evaluation(case: dict[str, Any]) -> None:
-    owned = case.get("remote_owned" if case["inbound"] else "local_owned", [])
-    asked = FilteredFrame(
-        case["inbound"],
-        parse_address(case["own_address"]),
-        parse_address(case["source_address"]),
-        parse_address(case["destination_address"]),
-        bytes.fromhex(case["source_mac"]),
-        bytes.fromhex(case["destination_mac"]),
-        case["ethertype"],
-        bytes.fromhex(case["frame"]),
-        bytes,
-        {tag: value for tag, value, *_ in case.get("local_tags", [])},
-        {tag: value for tag, value, *_ in case.get("remote_tags", [])},
-        frozenset(map(parse_ip, owned)),
-    )
+    asked = filtered_frame(case)
     rules = decode_rules(bytes.fromhex(case["rules"]))
     unknown = case.get("unknown_match_is_true", False)
     plain = CompiledRules(rules, unknown).evaluate(asked)
