@@ -171,9 +171,9 @@ def split(packet: bytes, mtu: int = DEFAULT_MTU) -> list[bytes]:
     """An armoured packet as datagrams of at most `mtu` bytes, as few as possible (vl1 §3.3). EncodeError (a ValueError) if it takes
     more than 7.
 
-    All are of one size, the last perhaps a few bytes shorter: the reference fills all but the last up to `mtu`, but a receiver takes
-    whatever sizes come, and datagrams of equal size can leave in one system call (UDP_SEGMENT). The fragmented flag must have been
-    set before armouring if the packet is longer than `mtu`.
+    All are of one size, the last perhaps a few bytes shorter: the reference fills all but the last up to `mtu`, but a receiver
+    takes whatever sizes come, and datagrams of equal size can leave in one system call (UDP_SEGMENT). The fragmented flag must have
+    been set before armouring if the packet is longer than `mtu`.
     """
     length = len(packet)
     if length <= mtu:
