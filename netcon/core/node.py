@@ -30,7 +30,7 @@ from netcon.core.inbound import Inbound
 from netcon.core.messages import NetworkCredentials, RemoteTrace, UserMessage
 from netcon.core.multicast import Multicast
 from netcon.core.netconf import check_token
-from netcon.core.network import Network, NetworkStatus
+from netcon.core.network import EAGER_RETRY_MS, Network, NetworkStatus
 from netcon.core.packet import ErrorCode, Verb, decompress_body
 from netcon.core.path import NEVER, TRUST_MS, Path, PathPolicy, PathTable
 from netcon.core.peer import Peer, PeerStatus, parse_cache
@@ -513,6 +513,8 @@ class Node:
         network.token = token
         self._actions.append(StoreState(StateKind.JOIN_TOKEN, network.id, token.encode()))
         self._configs.request(network, now)
+        # The controller's gate may be shut by our last request, which did not show it.
+        network.next_request = now + EAGER_RETRY_MS
 
     def leave(self, network: int, now: int) -> None:
         """Leave a network and forget everything about it; no effect if not joined. Nothing is sent."""

@@ -118,7 +118,7 @@ class Service:
         self._changing = trio.Lock()  # of the networks and settings files, one change at a time
         self._committed: dict[int, trio.Event] = {}
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
-        self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords](math.inf)
+        self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords | trio.Event](math.inf)
 
     # -- life --
 
@@ -401,6 +401,9 @@ class Service:
 
     async def _keep_state(self) -> None:
         async for item in self._storage_out:
+            if isinstance(item, trio.Event):
+                item.set()
+                continue
             if isinstance(item, StoreState):
                 await trio.to_thread.run_sync(self._write_state, item)
                 continue
@@ -417,6 +420,12 @@ class Service:
             self.perform()
             self._committed.pop(item.ticket).set()
             self._wake()
+
+    async def _stored(self) -> None:
+        """Return when everything that the engine wanted stored until now is in the home folder."""
+        done = trio.Event()
+        self._storage_in.send_nowait(done)
+        await done.wait()
 
     def _write_state(self, action: StoreState) -> None:
         try:
@@ -551,11 +560,14 @@ class Service:
                 self._join(network, None, token)
             elif token:
                 self.node.join(network, self.clock(), token=token)
+                self.perform()
             settings = self.network_settings[network].changed(changes)
             await trio.to_thread.run_sync(self.home.store_network_settings, network, settings)
             self.network_settings[network] = settings
             self._configure(network)
             self.perform()
+            if token:
+                await self._stored()
 
     async def leave(self, network: int) -> bool:
         """Leave a network and forget it; False if it was not joined."""
