@@ -271,8 +271,8 @@ def test_port_rules(program: Program) -> None:
         assert errno_of(bound, program, "::", 5300) == errno.EADDRINUSE
         with bound(program, THERE, 5300), bound(program, HERE6, 5300), program.listener(HERE, 5300):
             pass
-    with bound(program, HERE, 5300) as sock:
-        assert errno_of(sock.bind, HERE, 5301) == errno.EINVAL
+    with bound(program, HERE, 5302) as sock:
+        assert errno_of(sock.bind, HERE, 5303) == errno.EINVAL
     assert errno_of(bound, program, "10.99.0.1") == errno.EADDRNOTAVAIL
     with bound(program, HERE, 5310, SO_REUSEPORT=1), bound(program, HERE, 5310, SO_REUSEPORT=1):
         pass
