@@ -1,4 +1,4 @@
-"""The policy language: where a program's traffic goes. docs/policy.md tells it to people, include/netcon/policy.h is what it becomes.
+"""The policy language: where programs' traffic goes. For people: docs/policy.md; what it becomes: include/netcon/policy.h.
 
     loopback           virtual             # 127.0.0.0/8 and ::1 are the network's own
     10.0.0.0/8 tcp 80  network 8056c2e21c000001
@@ -61,7 +61,7 @@ class Protocol(enum.IntFlag):
     ICMP = 4
 
 
-ALL_PROTOCOLS = Protocol.TCP | Protocol.UDP | Protocol.ICMP
+NO_PROTOCOLS = Protocol(0)
 _PROTOCOLS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "icmp": Protocol.ICMP}
 _TARGETS = {"network": Target.NETWORK, "host": Target.HOST, "virtual": Target.VIRTUAL, "refuse": Target.REFUSE}
 _WORD = re.compile(r"\S+")
@@ -70,11 +70,11 @@ _PORTS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line. `where`: the prefixes, empty for every address. `ports`: inclusive ranges, empty for all. `protocols`: 0 for all."""
+    """One line. `where`: prefixes, none for every address. `ports`: inclusive ranges, none for all. `protocols`: 0 for all."""
 
     target: Target
     where: tuple[IPNetwork, ...] = ()
-    protocols: Protocol = Protocol(0)
+    protocols: Protocol = NO_PROTOCOLS
     ports: tuple[tuple[int, int], ...] = ()
     network: int = 0
     directions: Direction = Direction.CONNECT
@@ -236,7 +236,7 @@ def _parse_rule(words: list[tuple[str, int]], line: int) -> Rule:
         if isinstance(where[0], ipaddress.IPv6Network) and where[0].subnet_of(ipaddress.IPv6Network("::ffff:0:0/96")):
             raise fail("write IPv4 addresses as such: an IPv4-mapped destination is treated as the IPv4 one")
         at += 1
-    protocols = Protocol(0)
+    protocols = NO_PROTOCOLS
     if word() and all(part in _PROTOCOLS for part in word().split(",")):
         for part in word().split(","):
             protocols |= _PROTOCOLS[part]
