@@ -256,7 +256,7 @@ class TapPort:
         return groups_for_addresses(self._kernel_addresses()) | kernel_groups(self._tap.name)
 
 
-def kernel_groups(device: str, file: Path = Path("/proc/self/net/dev_mcast")) -> set[MulticastGroup]:
+def kernel_groups(device: str, file: Path = Path("/proc/thread-self/net/dev_mcast")) -> set[MulticastGroup]:
     """The link-layer groups that a device receives: lines of index, name, users, global users, address in hexadecimal digits."""
     found = set()
     for line in file.read_text().splitlines():
