@@ -55,10 +55,18 @@ def status(as_json: bool) -> None:
     type=click.Choice(["lwip", "tap"]),
     help="Where its frames go: the built-in stack (lwip), or a network device of this machine (tap: needs CAP_NET_ADMIN).",
 )
+@click.option(
+    "--token",
+    envvar="NETCON_JOIN_TOKEN",
+    help="A secret from the network's owner that makes this node a member at once. Better in $NETCON_JOIN_TOKEN: others on this "
+    "machine see command lines.",
+)
 @home_option
-def join(network: str, wait: float | None, allow_global: bool | None, allow_default: bool | None, port: str | None) -> None:
+def join(
+    network: str, wait: float | None, allow_global: bool | None, allow_default: bool | None, port: str | None, token: str | None
+) -> None:
     """Join NETWORK, a network id of 16 hexadecimal digits. The service joins it again at each start."""
-    wanted = {"allowGlobal": allow_global, "allowDefault": allow_default, "port": port}
+    wanted = {"allowGlobal": allow_global, "allowDefault": allow_default, "port": port, "token": token or None}
     body = {key: value for key, value in wanted.items() if value is not None}
     with client() as api:
         state = api.post(f"/network/{network}", body)
