@@ -108,7 +108,7 @@ struct netcon_rpc_reply {
     uint16_t operation;
     uint16_t policy; /* bits of netcon_rpc_policy: what datagrams, which have no reply, must know beforehand */
     int32_t error;   /* errno, 0 for success */
-    int32_t value; /* what the call returns when it succeeds */
+    int32_t value;   /* what the call returns when it succeeds */
     uint32_t data_length;
     uint8_t data[];
 };
@@ -193,8 +193,8 @@ struct netcon_datagram_header {
 
 /* ---- interfaces ----
  * The virtual interface of a network is named as ZeroTier names it ("zt" and eight letters) and has an index from 2 on, the same
- * for as long as the service lives (1 is "lo", the loopback of the host or of the network). Subject of IOCTL SIOCGIF*: any socket of the service; data
- * and reply data: struct ifreq. INTERFACES has what getifaddrs and if_nameindex want. */
+ * for as long as the service lives (1 is "lo", the loopback of the host or of the network). Subject of IOCTL SIOCGIF*: any socket
+ * of the service; data and reply data: struct ifreq. INTERFACES has what getifaddrs and if_nameindex want. */
 struct netcon_interface {
     uint64_t network;
     uint32_t index;

@@ -44,7 +44,8 @@ static const struct netcon_policy_rule *rule_for(int direction, const struct net
     return netcon_policy_match(&policy, direction, protocol_of(name), ip, address->port);
 }
 
-long policy_ask(int direction, const struct netcon_name_program *name, const struct netcon_address *address, struct rpc_call *call) {
+long policy_ask(int direction, const struct netcon_name_program *name, const struct netcon_address *address,
+                struct rpc_call *call) {
     call->network = settings.network;
     const struct netcon_policy_rule *rule = policy.count && address->family ? rule_for(direction, name, address) : NULL;
     switch (rule ? rule->target : NETCON_POLICY_UNDECIDED) {

@@ -155,7 +155,8 @@ void core_set_mtu(uint16_t mtu) {
     if (netif != &core_loopback) netif->mtu = mtu;
     nd6_clear_destination_cache();
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next)
-        if (!core_is_loopback(&pcb->remote_ip)) pcb->mss = LWIP_MIN(pcb->mss, (u16_t)(mtu - (IP_IS_V6(&pcb->remote_ip) ? IP6_HLEN : IP_HLEN) - TCP_HLEN));
+        if (!core_is_loopback(&pcb->remote_ip))
+            pcb->mss = LWIP_MIN(pcb->mss, (u16_t)(mtu - (IP_IS_V6(&pcb->remote_ip) ? IP6_HLEN : IP_HLEN) - TCP_HLEN));
 }
 
 /* ---- addresses ---- */

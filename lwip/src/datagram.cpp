@@ -391,8 +391,8 @@ int DatagramSocket::choose_stack(Outgoing &out, std::shared_ptr<Stack> &stack) c
         else if (asked_virtual || server.loopback_is_virtual())
             out.to.ip = Address::loopback(v4).ip;
     }
-    if (int error = server.decide(NETCON_POLICY_CONNECT, policy_protocol(), out.to, static_cast<uint16_t>(asked_virtual ? NETCON_RPC_VIRTUAL : 0),
-                                  on))
+    if (int error = server.decide(NETCON_POLICY_CONNECT, policy_protocol(), out.to,
+                                  static_cast<uint16_t>(asked_virtual ? NETCON_RPC_VIRTUAL : 0), on))
         return error;
     bool chosen = !out.source.is_any() && !(out.source.ip == Address{}.ip);
     if (!chosen && !local.is_any() && !local.is_multicast() && !local.is_broadcast()) {
@@ -467,7 +467,8 @@ int DatagramSocket::send(Outgoing &out) {
     }
     if (kind != Kind::udp)
         if (int error = prepare_icmp(out)) return error;
-    size_t carried = out.to.is_loopback() ? loopback_mtu : stack->mtu(), whole = out.length + (v4 ? 20u : 40u) + (kind == Kind::udp ? 8u : 0u);
+    size_t carried = out.to.is_loopback() ? loopback_mtu : stack->mtu(),
+           whole = out.length + (v4 ? 20u : 40u) + (kind == Kind::udp ? 8u : 0u);
     int discover = v4 ? options.mtu_discover : options.mtu_discover6;
     if ((discover == 2 || discover == 3) && whole > carried) return EMSGSIZE; // IP_PMTUDISC_DO, _PROBE
 

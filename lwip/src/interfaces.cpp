@@ -108,7 +108,8 @@ int Server::interface_control(uint32_t request, const uint8_t *data, uint32_t le
     if (length < sizeof ask) return EFAULT;
     std::memcpy(&ask, data, sizeof ask);
     ask.ifr_name[IFNAMSIZ - 1] = 0;
-    if (request == SIOCGIFNAME ? ask.ifr_ifindex == static_cast<int>(loopback_index) : std::strcmp(ask.ifr_name, loopback_name) == 0) {
+    if (request == SIOCGIFNAME ? ask.ifr_ifindex == static_cast<int>(loopback_index)
+                               : std::strcmp(ask.ifr_name, loopback_name) == 0) {
         loopback_control(request, ask);
         std::memcpy(reply.data, &ask, sizeof ask);
         reply.length = sizeof ask;
