@@ -88,11 +88,7 @@ static void set_well_known_paths(const char *runtime) {
 
 bool read_environment(char **environment) {
     if (!environment) return false; /* too early: the C library has not set it up, and nothing can have used a socket */
-<<<<<<< HEAD
-    const char *network = "", *given = "", *preset = "", *policy = NULL, *runtime = NULL;
-=======
-    const char *network = "", *given = "", *preset = "", *trace = "", *runtime = NULL;
->>>>>>> main
+    const char *network = "", *given = "", *preset = "", *trace = "", *policy = NULL, *runtime = NULL;
     kept_count = 0;
     kept_used = 0;
     for (char **variable = environment; *variable; variable++) {
@@ -102,13 +98,10 @@ bool read_environment(char **environment) {
             given = *variable + 12;
         else if (starts_with(*variable, "NETCON_NETWORK="))
             preset = *variable + 15;
-<<<<<<< HEAD
         else if (starts_with(*variable, "NETCON_POLICY="))
             policy = *variable + 14;
-=======
         else if (starts_with(*variable, "NETCON_TRACE="))
             trace = *variable + 13;
->>>>>>> main
         else if (starts_with(*variable, "XDG_RUNTIME_DIR="))
             runtime = *variable + 16;
         if (starts_with(*variable, "LD_PRELOAD=") || starts_with(*variable, "ZT_NC_") || starts_with(*variable, "NETCON_"))
@@ -130,12 +123,9 @@ bool read_environment(char **environment) {
         settings.network = parse_network(preset);
         if (!settings.network) settings.fault = "NETCON_NETWORK is not a network id (16 hexadecimal digits)";
     }
-<<<<<<< HEAD
     if (policy && !policy_read(policy))
         settings.fault = "NETCON_POLICY is not a policy, sockets fail with ENETDOWN (netcon run --policy makes it)";
-=======
     if (*trace == '/' && strlen(trace) < sizeof settings.trace_path) memcpy(settings.trace_path, trace, strlen(trace) + 1);
->>>>>>> main
     settings.activity = ACTIVITY_FULL;
     return true;
 }
