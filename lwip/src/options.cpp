@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "server.hpp"
@@ -16,8 +17,9 @@ namespace netcon::server {
 
 namespace {
 
-constexpr int buffer_max = 212992; // net.core.rmem_max and wmem_max of a stock kernel
+constexpr int buffer_max = 212992; // net.core.rmem_max and wmem_max of a stock kernel, where they cannot be read
 constexpr int receive_minimum = 2304, send_minimum = 4608;
+constexpr size_t device_name_max = 15; // IFNAMSIZ with its zero
 constexpr int keep_idle_max = 32767, keep_interval_max = 32767, keep_count_max = 127, syn_count_max = 127;
 constexpr char congestion[] = "reno"; // what lwIP does
 
@@ -95,7 +97,6 @@ constexpr IntOption int_options[] = {
     {IPPROTO_TCP, TCP_LINGER2, &Options::linger2, INT32_MIN, INT32_MAX},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, &Options::not_sent_lowat, INT32_MIN, INT32_MAX},
     {IPPROTO_TCP, TCP_WINDOW_CLAMP, &Options::window_clamp, 0, INT32_MAX},
-    {IPPROTO_TCP, TCP_FASTOPEN, &Options::fast_open, 0, INT32_MAX},
     {IPPROTO_IP, IP_MTU_DISCOVER, &Options::mtu_discover, 0, 5},
     {IPPROTO_IPV6, IPV6_MTU_DISCOVER, &Options::mtu_discover6, 0, 5},
 };
@@ -143,6 +144,23 @@ namespace {
 
 bool is_v6_only_level(int level, uint16_t family) { return level == IPPROTO_IPV6 && family == AF_INET; }
 
+int kernel_limit(const char *path) {
+    int limit = buffer_max;
+    if (FILE *file = std::fopen(path, "re")) {
+        if (std::fscanf(file, "%d", &limit) != 1 || limit <= 0) limit = buffer_max;
+        std::fclose(file);
+    }
+    return limit;
+}
+
+/* Below zero is, for the kernel, a large number. */
+int buffer_of(int wanted, int limit, int minimum) {
+    auto value = std::min(static_cast<uint32_t>(wanted), static_cast<uint32_t>(limit));
+    return static_cast<int>(std::max<int64_t>(int64_t{value} * 2, minimum));
+}
+
+} // namespace
+
 int reply_bytes(Reply &reply, const void *bytes, size_t size, uint32_t capacity) {
     reply.length = static_cast<uint32_t>(std::min<size_t>(size, capacity));
     std::memcpy(reply.data, bytes, reply.length);
@@ -151,15 +169,22 @@ int reply_bytes(Reply &reply, const void *bytes, size_t size, uint32_t capacity)
 
 int reply_int(Reply &reply, int value, uint32_t capacity) { return reply_bytes(reply, &value, sizeof value, capacity); }
 
-} // namespace
+void set_receive_buffer(Options &options, int wanted) {
+    static const int limit = kernel_limit("/proc/sys/net/core/rmem_max");
+    options.receive_buffer = buffer_of(wanted, limit, receive_minimum);
+    options.receive_buffer_set = true;
+}
 
-int Socket::set_option(int level, int name, const uint8_t *value, uint32_t length) {
-    if (is_v6_only_level(level, family) ||
-        (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
-        return ENOPROTOOPT;
+void set_send_buffer(Options &options, int wanted) {
+    static const int limit = kernel_limit("/proc/sys/net/core/wmem_max");
+    options.send_buffer = buffer_of(wanted, limit, send_minimum);
+    options.send_buffer_set = true;
+}
 
-    // -- those that are not ints --
-    if (level == SOL_SOCKET && name == SO_LINGER) {
+std::optional<int> set_common_option(Options &options, const Server &server, int level, int name, const uint8_t *value,
+                                     uint32_t length) {
+    if (level != SOL_SOCKET) return std::nullopt;
+    if (name == SO_LINGER) {
         linger wanted;
         if (length < sizeof wanted) return EINVAL;
         std::memcpy(&wanted, value, sizeof wanted);
@@ -167,13 +192,37 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
         if (options.linger) options.linger_seconds = std::max(wanted.l_linger, 0);
         return 0;
     }
-    if (level == SOL_SOCKET && name == SO_BINDTODEVICE) {
-        std::string device(reinterpret_cast<const char *>(value),
-                           strnlen(reinterpret_cast<const char *>(value), std::min<uint32_t>(length, 15)));
+    if (name == SO_BINDTODEVICE) {
+        const auto *text = reinterpret_cast<const char *>(value);
+        std::string device(text, strnlen(text, std::min<size_t>(length, device_name_max)));
         if (!device.empty() && server.network_named(device) == 0) return ENODEV;
         options.device = device;
         return 0;
     }
+    return std::nullopt;
+}
+
+std::optional<int> get_common_option(const Options &options, int level, int name, uint32_t capacity, Reply &reply) {
+    if (level != SOL_SOCKET) return std::nullopt;
+    if (name == SO_LINGER) {
+        linger value{options.linger, options.linger_seconds};
+        return reply_bytes(reply, &value, sizeof value, capacity);
+    }
+    if (name == SO_BINDTODEVICE) {
+        if (options.device.empty()) return 0;
+        if (capacity <= device_name_max) return EINVAL; // Linux wants room for any name
+        return reply_bytes(reply, options.device.c_str(), options.device.size() + 1, capacity);
+    }
+    return std::nullopt;
+}
+
+int Socket::set_option(int level, int name, const uint8_t *value, uint32_t length) {
+    if (is_v6_only_level(level, family) ||
+        (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
+        return ENOPROTOOPT;
+
+    // -- those that are not ints --
+    if (std::optional<int> result = set_common_option(options, server, level, name, value, length)) return *result;
     if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
         std::string wanted(reinterpret_cast<const char *>(value), strnlen(reinterpret_cast<const char *>(value), length));
         return wanted == congestion ? 0 : ENOENT;
@@ -196,20 +245,23 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
             binding.reuse_address = options.reuse_address;
             binding.reuse_port = options.reuse_port;
         }
-        tcp.apply(options);
+        apply_options();
         return *result;
     }
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
-        case SO_RCVBUF: // Linux doubles the value for its own book-keeping, and shows it doubled
-        case SO_RCVBUFFORCE:
-            options.receive_buffer = std::max(std::clamp(number, 0, buffer_max) * 2, receive_minimum);
+        case SO_RCVBUF:
+            set_receive_buffer(options, number);
+            apply_options();
             return 0;
         case SO_SNDBUF:
-        case SO_SNDBUFFORCE:
-            options.send_buffer = std::max(std::clamp(number, 0, buffer_max) * 2, send_minimum);
+            set_send_buffer(options, number);
+            apply_options();
             return 0;
+        case SO_RCVBUFFORCE: // CAP_NET_ADMIN
+        case SO_SNDBUFFORCE:
+            return EPERM;
         case SO_DEBUG:
         case SO_NO_CHECK:
         case SO_RXQ_OVFL:
@@ -251,12 +303,12 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
         switch (name) {
         case IP_TOS:
             options.tos = number & 0xff;
-            tcp.apply(options);
+            apply_options();
             return 0;
         case IP_TTL:
             if (number != -1 && (number < 1 || number > 255)) return EINVAL;
             options.ttl = number;
-            tcp.apply(options);
+            apply_options();
             return 0;
         case IP_RECVERR:
         case IP_RECVTOS:
@@ -278,12 +330,12 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
         case IPV6_TCLASS:
             if (number < -1 || number > 255) return EINVAL;
             options.traffic_class = std::max(number, 0);
-            tcp.apply(options);
+            apply_options();
             return 0;
         case IPV6_UNICAST_HOPS:
             if (number < -1 || number > 255) return EINVAL;
             options.hop_limit = number;
-            tcp.apply(options);
+            apply_options();
             return 0;
         case IPV6_RECVPKTINFO:
         case IPV6_RECVERR:
@@ -306,13 +358,10 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
         return level == IPPROTO_IPV6 ? EOPNOTSUPP : ENOPROTOOPT;
     capacity = std::min<uint32_t>(capacity, NETCON_RPC_DATA_MAX);
     if (std::optional<int> number = get_plain_option(options, level, name)) return reply_int(reply, *number, capacity);
+    if (std::optional<int> result = get_common_option(options, level, name, capacity, reply)) return *result;
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
-        case SO_LINGER: {
-            linger value{options.linger, options.linger_seconds};
-            return reply_bytes(reply, &value, sizeof value, capacity);
-        }
         case SO_RCVBUF:
             return reply_int(reply, options.receive_buffer, capacity);
         case SO_SNDBUF:
@@ -336,8 +385,6 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
             return reply_int(reply, 0, capacity);
         case SO_MAX_PACING_RATE:
             return reply_int(reply, -1, capacity);
-        case SO_BINDTODEVICE:
-            return options.device.empty() ? 0 : reply_bytes(reply, options.device.c_str(), options.device.size() + 1, capacity);
         case SO_PEERCRED: {
             struct {
                 int32_t pid;

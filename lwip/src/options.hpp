@@ -12,7 +12,7 @@
 namespace netcon::server {
 
 struct Reply;
-class TcpEnd;
+class Server;
 
 struct Options {
     bool reuse_address = false;
@@ -24,15 +24,15 @@ struct Options {
     int linger_seconds = 0;
     int keep_idle = 7200, keep_interval = 75, keep_count = 9; // seconds, seconds, probes
     int receive_buffer = 131072, send_buffer = 16384;         // as Linux shows them on a fresh socket
+    bool receive_buffer_set = false, send_buffer_set = false; // otherwise they grow with the connection
     int tos = 0, traffic_class = 0, ttl = -1, hop_limit = -1; // -1: the default
     int max_segment = 0;
     int defer_accept = 0;   // kept: a connection is handed over when it is established
-    int user_timeout = 0;   // kept: lwIP's own limit of retransmissions holds
-    int syn_count = 6;      // kept
-    int linger2 = 60;       // kept
-    int not_sent_lowat = 0; // kept
-    int fast_open = 0;      // kept: no cookie is ever sent
-    int window_clamp = 0;   // kept
+    int user_timeout = 0;   // milliseconds; 0: as long as Linux endures silence
+    int syn_count = 6;      // a SYN is repeated
+    int linger2 = 60;       // kept: how long FIN-WAIT-2 lasts is lwIP's
+    int not_sent_lowat = 0; // kept: poll of the pair does not know it
+    int window_clamp = 0;
     int priority = 0, mark = 0;
     bool broadcast = false, dont_route = false, timestamp = false, timestamp_ns = false, oob_inline = false;
     bool freebind = false, transparent = false;
@@ -53,6 +53,16 @@ struct DatagramOptions {
     uint32_t icmp_filter = 0;                               // a set bit is a type that is not wanted
     uint32_t icmp6_filter[8] = {};
 };
+
+/* SO_RCVBUF and SO_SNDBUF: at most net.core.rmem_max and wmem_max, doubled for the kernel's own book-keeping, at least its minimum. */
+void set_receive_buffer(Options &options, int wanted);
+void set_send_buffer(Options &options, int wanted);
+/* Those that are not numbers and mean the same to sockets of all types: SO_LINGER, SO_BINDTODEVICE. nullopt: not one of them. */
+std::optional<int> set_common_option(Options &options, const Server &server, int level, int name, const uint8_t *value,
+                                     uint32_t length);
+std::optional<int> get_common_option(const Options &options, int level, int name, uint32_t capacity, Reply &reply);
+int reply_bytes(Reply &reply, const void *bytes, size_t size, uint32_t capacity);
+int reply_int(Reply &reply, int value, uint32_t capacity);
 
 /* The options that are a number in a field and mean the same to sockets of all types; nullopt: not one of them. */
 std::optional<int> set_plain_option(Options &options, int level, int name, int number);

@@ -104,7 +104,7 @@ void Socket::collect() {
         pair_drained_ = end_of_stream_;
         return;
     }
-    if (tcp.tx_room() < std::min(fresh, worth_reading)) return; // an acknowledgement will call us
+    if (tcp.tx_room() < std::min({fresh, worth_reading, tcp.tx_limit()})) return; // an acknowledgement will call us
     char scratch;
     iovec parts[parts_max];
     size_t lead = stale_ ? 1 : 0;
@@ -185,6 +185,7 @@ void Socket::finish_closing() {
 /* The connection is gone, and all that came before has been delivered. */
 void Socket::peer_reset() {
     server.count.resets++;
+    if (tcp.error == ERR_ABRT) server.remember_end(id, ETIMEDOUT); // a timer of lwIP's ended it, not the peer
     if (end_delivered_) drain_pair(); // after the peer's FIN a reset is a clean close
     server.retire(*this);
 }
