@@ -8,9 +8,10 @@
  *
  *     pcb->rcv_wnd + withheld + received and not read = TCP_WND_MAX(pcb)
  *
- * A window doubles, up to the owner's limit (SO_RCVBUF, TCP_WINDOW_CLAMP, else all), each time the program has read a whole one and
- * left nothing; not while the stack is short of memory. One that is larger than its limit shrinks by what is read, never by moving
- * its right edge back (RFC 9293 §3.8.6.2.1). No limit is smaller than two segments: lwIP announces no less than one.
+ * A window doubles, up to the owner's limit (SO_RCVBUF, TCP_WINDOW_CLAMP, else all), each time a whole one was taken, nothing is
+ * left here, and the owner says that the program keeps pace; not while the stack is short of memory. One that is larger than its
+ * limit shrinks by what is read, never by moving its right edge back (RFC 9293 §3.8.6.2.1). No limit is smaller than two segments:
+ * lwIP announces no less than one.
  *
  * Out of order. What waits for a gap to be filled is counted with its true size, and a segment that would exceed the bound is
  * refused, and answered by an ACK: what is next in sequence is always taken, so the connection goes on.
@@ -23,7 +24,7 @@
 #include "lwip/prot/tcp.h"
 
 #define FIRST_WINDOW 0xffffu
-#define OUT_OF_ORDER_SEGMENTS_MAX 2048u     /* each arrival looks through them */
+#define OUT_OF_ORDER_SEGMENTS_MAX 2048u      /* each arrival looks through them */
 #define OUT_OF_ORDER_BYTES_SHORT (64u << 10) /* of memory */
 #define MSS_OPTION 0x02040000u
 
@@ -42,7 +43,7 @@ void core_open_window(struct tcp_pcb *pcb) {
     pcb->rcv_ann_right_edge = pcb->rcv_nxt + connection->window;
 }
 
-void core_read(struct tcp_pcb *pcb, size_t count, bool all) {
+void core_read(struct tcp_pcb *pcb, size_t count, bool prompt) {
     struct lwip_core_connection *connection = core_connection_of(pcb);
     uint32_t limit = LWIP_MAX(connection->window_limit, 2u * pcb->mss), credit = (uint32_t)count;
     if (connection->window > limit) {
@@ -52,7 +53,7 @@ void core_read(struct tcp_pcb *pcb, size_t count, bool all) {
         credit -= less;
     }
     connection->read_since += credit;
-    if (all && connection->read_since >= connection->window && connection->window < limit && !core_memory_is_short()) {
+    if (prompt && connection->read_since >= connection->window && connection->window < limit && !core_memory_is_short()) {
         uint32_t more = LWIP_MIN(connection->window, LWIP_MIN(limit - connection->window, connection->withheld));
         connection->window += more;
         connection->withheld -= more;

@@ -59,7 +59,7 @@ struct lwip_core_connection *core_connection_of(const struct tcp_pcb *pcb);
 /* A segment for a synchronised connection: count it. ERR_MEM: there is no room for it, and the peer has been told so. */
 err_t core_connection_receives(struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *data);
 void core_open_window(struct tcp_pcb *pcb);
-void core_read(struct tcp_pcb *pcb, size_t count, bool all);
+void core_read(struct tcp_pcb *pcb, size_t count, bool prompt);
 void core_close_window(struct tcp_pcb *pcb);
 
 /* neighbour.c */

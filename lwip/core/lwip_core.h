@@ -224,8 +224,8 @@ struct lwip_core {
     /* -- TCP connections that have a struct lwip_core_connection -- */
     /* When it is established, before it receives. */
     void (*open_window)(struct tcp_pcb *pcb);
-    /* `count` bytes were read; `all`: none is left. Instead of tcp_recved. */
-    void (*read)(struct tcp_pcb *pcb, size_t count, bool all);
+    /* `count` bytes were taken. `prompt`: none is left, and the program keeps pace. Instead of tcp_recved. */
+    void (*read)(struct tcp_pcb *pcb, size_t count, bool prompt);
     /* Before tcp_close. */
     void (*close_window)(struct tcp_pcb *pcb);
     /* What a chain of pbufs costs. */

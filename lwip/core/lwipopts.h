@@ -119,7 +119,7 @@
 /* ---- hooks ---- */
 #define LWIP_HOOK_FILENAME "core_hooks.h"
 #define LWIP_HOOK_TCP_ISN core_initial_sequence
-#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, option_length, option_length_1, option_2, packet)                              \
+#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, option_length, option_length_1, option_2, packet)                                  \
     core_tcp_arrives(pcb, header, packet)
 #define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS(segment, header, pcb, options) core_tcp_leaves(segment, header, pcb, options)
 #define LWIP_HOOK_IP4_ROUTE_SRC(source, destination) core_route_ip4(source, destination)

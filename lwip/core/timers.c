@@ -10,9 +10,9 @@
  *
  * How long silence is endured. lwIP backs off by at most 2^7 from an RTO that is tiny here, and gives up after TCP_MAXRTX retries:
  * seconds. Instead the RTO doubles without that limit up to 120 s, and `nrtx` (and the count of zero-window probes) is held below
- * the limit until the silence has lasted as long as Linux endures it, or as TCP_USER_TIMEOUT says. SYNs double from 1 s, as Linux's,
- * and are repeated TCP_SYNCNT times. A PCB in LAST-ACK lives as long as its data is retransmitted (lwIP would drop it, data in flight
- * included, after 2 MSL).
+ * the limit until the silence has lasted as long as Linux endures it, or as TCP_USER_TIMEOUT says. SYNs double from 1 s, as
+ * Linux's, and are repeated TCP_SYNCNT times. A PCB in LAST-ACK lives as long as its data is retransmitted (lwIP would drop it,
+ * data in flight included, after 2 MSL).
  *
  * ARP, neighbour discovery, reassembly: once a second, at whole seconds, so that the stacks of one service wake together; only for
  * LINGER after the last activity, by when nothing is pending in them. What was missed is made up for at the next entry. Group
@@ -150,8 +150,7 @@ static void before_tick(struct tcp_pcb *pcb) {
     void **silence = &pcb->ext_args[EXT_ARG].data;
     if (pcb->nrtx == 0 && pcb->persist_probe == 0) *silence = NULL;
     bool fires = pcb->persist_backoff == 0 && pcb->rtime >= 0 && pcb->rtime + 1 >= pcb->rto;
-    bool given_up = patience_left(pcb) == 0 ||
-                    (pcb->state == SYN_SENT && fires && SILENCE_DOUBLINGS(*silence) >= syn_retries(pcb));
+    bool given_up = patience_left(pcb) == 0 || (pcb->state == SYN_SENT && fires && SILENCE_DOUBLINGS(*silence) >= syn_retries(pcb));
     if (given_up) pcb->nrtx = UINT8_MAX; /* the tick removes it */
     *silence = SILENCE(SILENCE_SINCE(*silence), SILENCE_DOUBLINGS(*silence), fires, pcb->nrtx);
     /* Linux's keep-alive waits while data is in flight: whether that is answered is known anyway. */

@@ -178,10 +178,10 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
         std::memcpy(&number, value, sizeof number);
     else if (length > 0 && level == IPPROTO_IP)
         number = value[0];
-    else
+    else if (level != IPPROTO_IP) // where nothing means 0
         return EINVAL;
 
-    if (std::optional<int> result = set_plain_option(options, level, name, number)) {
+    if (std::optional<int> result = set_plain_option(options, level, name, number, false)) {
         if (binding.held()) {
             binding.reuse_address = options.reuse_address;
             binding.reuse_port = options.reuse_port;
@@ -206,17 +206,6 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
             setsockopt(program, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
             return 0;
         }
-        case SO_RCVBUFFORCE: // CAP_NET_ADMIN
-        case SO_SNDBUFFORCE:
-            return EPERM;
-        case SO_DEBUG:
-        case SO_NO_CHECK:
-        case SO_RXQ_OVFL:
-        case SO_TIMESTAMPING:
-        case SO_MAX_PACING_RATE:
-        case SO_SELECT_ERR_QUEUE:
-        case SO_PREFER_BUSY_POLL:
-            return 0;
         default:
             return ENOPROTOOPT;
         }
@@ -250,8 +239,6 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
             return 0;
         case IP_MULTICAST_ALL:
             return number == 0 || number == 1 ? 0 : EINVAL;
-        case IP_BIND_ADDRESS_NO_PORT:
-            return 0;
         case IP_OPTIONS:
             return length == 0 ? 0 : EOPNOTSUPP;
         default:
@@ -294,8 +281,9 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
             return 0;
         case IPV6_CHECKSUM: // of an ICMPv6 socket it is always made
             return kind == Kind::raw ? EINVAL : ENOPROTOOPT;
+        case IPV6_MTU:
+            return number == 0 || number >= ipv6_mtu_min ? 0 : EINVAL;
         case IPV6_ADDR_PREFERENCES:
-        case IPV6_AUTOFLOWLABEL:
         case IPV6_MULTICAST_ALL:
             return 0;
         default:
@@ -312,7 +300,7 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
     if (level != SOL_SOCKET && level != IPPROTO_IP && level != IPPROTO_IPV6 && level != level_raw && level != IPPROTO_ICMPV6)
         return level == IPPROTO_TCP ? EOPNOTSUPP : ENOPROTOOPT;
     auto number = [&](int value) { return reply_bytes(reply, &value, sizeof value, capacity); };
-    if (std::optional<int> plain = get_plain_option(options, level, name)) return number(*plain);
+    if (std::optional<int> plain = get_plain_option(options, level, name, false)) return number(*plain);
     if (std::optional<int> result = get_common_option(options, level, name, capacity, reply)) return *result;
     switch (level) {
     case SOL_SOCKET:
@@ -338,15 +326,9 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
             } nobody{0, UINT32_MAX, UINT32_MAX};
             return reply_bytes(reply, &nobody, sizeof nobody, capacity);
         }
-        case SO_MAX_PACING_RATE:
-            return number(-1);
+        case SO_SNDLOWAT:
+            return number(1);
         case SO_ACCEPTCONN:
-        case SO_DEBUG:
-        case SO_NO_CHECK:
-        case SO_RXQ_OVFL:
-        case SO_TIMESTAMPING:
-        case SO_ZEROCOPY:
-        case SO_PREFER_BUSY_POLL:
         case SO_INCOMING_NAPI_ID:
             return number(0);
         default:
@@ -377,8 +359,6 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
             return number(datagram.recv_tos);
         case IP_RECVERR:
             return number(datagram.receive_errors);
-        case IP_BIND_ADDRESS_NO_PORT:
-            return number(0);
         case IP_OPTIONS:
             return 0;
         case IP_MTU: {

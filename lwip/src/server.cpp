@@ -351,7 +351,8 @@ void Server::handle(Request &request, Reply &reply) {
     }
     auto found = by_id_.find(header.socket);
     Socket *socket = found != by_id_.end() ? found->second : nullptr;
-    if (socket == nullptr && header.operation == NETCON_RPC_GETSOCKOPT && header.args[0] == SOL_SOCKET && header.args[1] == SO_ERROR) {
+    if (socket == nullptr && header.operation == NETCON_RPC_GETSOCKOPT && header.args[0] == SOL_SOCKET &&
+        header.args[1] == SO_ERROR) {
         auto end = std::find_if(ends_.begin(), ends_.end(), [&](const End &each) { return each.id == header.socket; });
         if (end == ends_.end() || header.args[2] < static_cast<int>(sizeof end->error)) {
             reply.error = EBADF;

@@ -10,8 +10,7 @@ namespace netcon::server {
 
 namespace {
 
-/* A pbuf whose cost is more than this many times its bytes, and this many bytes, is copied when it has to wait. */
-constexpr size_t mostly_overhead = 2, overhead_free = 64;
+constexpr size_t mostly_overhead = 2;   // a pbuf whose cost is more than this many times its bytes is copied when it has to wait
 constexpr u16_t collector_bytes = 8000; // in one of memory.c's largest blocks
 
 } // namespace
@@ -153,8 +152,10 @@ void TcpEnd::apply(const Options &options) {
     pcb_->keep_idle = static_cast<u32_t>(options.keep_idle) * 1000;
     pcb_->keep_intvl = static_cast<u32_t>(options.keep_interval) * 1000;
     pcb_->keep_cnt = static_cast<u32_t>(options.keep_count);
-    if (options.user_timeout != 0) { // then it ends keep-alive, too, at the first probe after that time, and no number of probes does
-        int64_t probing = int64_t{options.user_timeout} - int64_t{options.keep_idle} * 1000, interval = options.keep_interval * 1000;
+    if (options.user_timeout !=
+        0) { // then it ends keep-alive, too, at the first probe after that time, and no number of probes does
+        int64_t probing = int64_t{options.user_timeout} - int64_t{options.keep_idle} * 1000,
+                interval = options.keep_interval * 1000;
         pcb_->keep_cnt = static_cast<u32_t>(std::max<int64_t>((probing + interval - 1) / interval, 1));
     }
     bool v6 = IP_IS_V6(&pcb_->remote_ip);
@@ -198,7 +199,7 @@ void TcpEnd::append(pbuf *data) {
         pbuf *part = data;
         data = part->next;
         part->next = nullptr;
-        if (rx_head_ != nullptr && core.true_size(part) > mostly_overhead * size_t{part->len} + overhead_free) {
+        if (rx_head_ != nullptr && core.true_size(part) > mostly_overhead * part->len) {
             if (collector_room_ < part->len) {
                 pbuf *collector = core.pbuf_alloc(PBUF_RAW, collector_bytes, PBUF_RAM);
                 if (collector != nullptr) {
@@ -274,7 +275,7 @@ size_t TcpEnd::rx_parts(iovec *parts, size_t count) const {
     return n;
 }
 
-void TcpEnd::consume(size_t bytes) {
+void TcpEnd::consume(size_t bytes, bool prompt) {
     stack_raw_->enter([&] {
         const lwip_core &core = stack_raw_->core();
         size_t left = bytes;
@@ -290,7 +291,7 @@ void TcpEnd::consume(size_t bytes) {
             core.pbuf_free(done);
         }
         if (rx_head_ == nullptr) collector_room_ = 0;
-        if (pcb_ != nullptr && bytes > left) core.read(pcb_, bytes - left, rx_head_ == nullptr);
+        if (pcb_ != nullptr && bytes > left) core.read(pcb_, bytes - left, prompt && rx_head_ == nullptr);
     });
     stack_raw_->schedule();
 }

@@ -75,12 +75,17 @@ class TcpEnd {
     /* -- receive -- */
     bool rx_empty() const { return rx_head_ == nullptr; }
     size_t rx_parts(iovec *parts, size_t count) const;
-    void consume(size_t bytes);
+    /* `prompt`: the program keeps pace, so the window may grow. */
+    void consume(size_t bytes, bool prompt);
+    int receive_buffer() const { return static_cast<int>(2 * connection.window); } // as Linux counts
+    bool window_may_grow() const { return connection.window < connection.window_limit; }
 
     /* -- send -- */
     size_t tx_room() const { return tx_held_ < tx_limit_ ? tx_limit_ - tx_held_ : 0; }
     size_t tx_held() const { return tx_held_; }
     size_t tx_limit() const { return tx_limit_; }
+    /* Of what is held, what has not left once. */
+    size_t tx_unsent() const { return tx_pending_ + (pcb_ != nullptr ? pcb_->snd_lbb - pcb_->snd_nxt : 0); }
     bool tx_all_submitted() const { return tx_pending_ == 0; }
     /* Free space for up to `wanted` bytes (also limited by tx_room); then `fill` what was read. Returns the number of parts;
      * 0: no room or no memory. */
