@@ -46,7 +46,7 @@ def run(network: str | None, socket_path: Path | None, program: str, arguments: 
     try:
         path = find_program(program)
         check_program(path)
-        environment = run_environment(network=network, socket_path=socket_path or _find_socket(network))
+        environment = run_environment(network=network, socket_path=socket_path or find_socket(network))
     except ProgramNotFound as error:
         raise NotFound(str(error)) from None
     except NotInterceptable as error:
@@ -59,7 +59,7 @@ def run(network: str | None, socket_path: Path | None, program: str, arguments: 
         raise CannotRun(f"{path}: {error.strerror}") from None
 
 
-def _find_socket(network: str | None) -> Path:
+def find_socket(network: str | None) -> Path:
     """The RPC socket of the home folder's service; or, for a named network, of whichever service of ours has joined it."""
     folder: Path = home()
     number = int(network, 16) if network else None
