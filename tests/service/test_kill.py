@@ -23,7 +23,9 @@ class Writer(threading.Thread):
     was not answered, and what it would have made of it.
     """
 
-    def __init__(self, number: int, home: Path, network: str, seed: int, known: dict[str, str | None], answered: threading.Semaphore):
+    def __init__(
+        self, number: int, home: Path, network: str, seed: int, known: dict[str, str | None], answered: threading.Semaphore
+    ):
         super().__init__()
         self.number = number
         self.acknowledged = known
