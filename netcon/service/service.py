@@ -516,7 +516,8 @@ class Service:
             log.error("%s", error)
             return
         if changed:
-            self.node.set_local_endpoints(self.wire.local_endpoints)
+            self.node.set_local_endpoints(self.wire.local_endpoints, self.clock())
+            self.perform()
             self._wake()
 
     # -- networks --
