@@ -643,6 +643,7 @@ class Node:
             if moon not in self._topology.moons:
                 if not self._topology.room_for_moon(moon):
                     return False
+                self._forget_seed(moon)
                 self._topology.hold_moon(world)
                 self._contact.next_tick = now
             return True
@@ -651,8 +652,14 @@ class Node:
         if seed == 0 or seed == self.address or not self._topology.room_for_moon(moon):
             return False
         self._topology.wanted[moon] = seed
+        # The reference forgets at its next start what it was waiting for.
+        self._actions.append(StoreState(StateKind.MOON_SEED, moon, f"{seed:010x}".encode()))
         self._seek(seed, now)
         return True
+
+    def _forget_seed(self, moon: int) -> None:
+        if moon in self._topology.wanted:
+            self._actions.append(StoreState(StateKind.MOON_SEED, moon, None))
 
     def _seek(self, seed: int, now: int) -> None:
         """A moon is wanted from `seed`: ask now, whatever it was asked before."""
@@ -665,7 +672,7 @@ class Node:
         """Orbit a moon no more; False if we did not, nor wanted to."""
         if not self._topology.drop_moon(moon):
             return False
-        self._actions.append(StoreState(StateKind.MOON, moon, None))
+        self._actions += [StoreState(StateKind.MOON, moon, None), StoreState(StateKind.MOON_SEED, moon, None)]
         self._contact.next_tick = now
         return True
 
@@ -674,7 +681,10 @@ class Node:
         held = [MoonStatus(moon.id, moon) for moon in self._topology.moons.values()]
         return held + [MoonStatus(moon, None, seed) for moon, seed in self._topology.wanted.items()]
 
-    def _world_changed(self, world: World, now: int) -> None:
+    def _world_changed(self, world: World, wanted: bool, now: int) -> None:
+        """A new planet or moon; `wanted`: a moon that we waited for."""
+        if wanted:
+            self._actions.append(StoreState(StateKind.MOON_SEED, world.id, None))
         kind = StateKind.PLANET if world.type is WorldType.PLANET else StateKind.MOON
         self._actions.append(StoreState(kind, world.id, world.encode()))
         self._contact.next_tick = now
