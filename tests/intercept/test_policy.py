@@ -74,7 +74,7 @@ def test_localhost_and_the_wildcard_are_reached(virtual: Service) -> None:
 import asyncio
 async def main():
     server = await asyncio.start_server(lambda reader, writer: writer.close(), None, 0)
-    port = server.sockets[0].getsockname()[1]
+    port = next(sock.getsockname()[1] for sock in server.sockets if sock.family == socket.AF_INET)
     for host in ('localhost', '127.0.0.1', '0.0.0.0', '127.3.3.3', ADDRESS):
         reader, writer = await asyncio.open_connection(host, port)
         assert await reader.read() == b''
