@@ -11,7 +11,7 @@ from netcon.core.inbound import Inbound
 from netcon.core.messages import DirectPath, Hello, MoonVersion, Ok, PushDirectPaths, Rendezvous
 from netcon.core.packet import Verb
 from netcon.core.path import NEVER, Path, PathPolicy, PathTable
-from netcon.core.peer import ACTIVITY_MS, PATH_EXPIRY_MS, Peer
+from netcon.core.peer import ACTIVITY_MS, PATH_EXPIRY_MS, QUIET_MS, PathEntry, Peer
 from netcon.core.physical import Physical
 from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
@@ -86,6 +86,7 @@ class Contact:
         self._restless_since = now
         self._physical = physical
         sender.probe_silent = self._probe_silent
+        sender.probe_relay = self._probe_relay
         sender.try_hints = self.try_hints
 
     # -- probes --
@@ -120,6 +121,7 @@ class Contact:
 
     def hello(self, peer: Peer, path: Path, now: int) -> None:
         """HELLO over a path."""
+        peer.probed(path, now)
         self._sender.datagram(path, self._hello_packet(peer, path.remote, now), now)
 
     def hello_from_all(self, peer: Peer, endpoint: Endpoint, now: int) -> None:
@@ -129,6 +131,7 @@ class Contact:
     def probe(self, peer: Peer, path: Path, now: int) -> None:
         """ECHO, or HELLO to a peer of which we do not know that it answers ECHO."""
         if peer.answers_echo:
+            peer.probed(path, now)
             self._sender.reply(peer, path, Verb.ECHO, b"", now, expect=True)
         else:
             self.hello(peer, path, now)
@@ -142,8 +145,31 @@ class Contact:
             self.hello_from_all(peer, endpoint, now)
 
     def _probe_silent(self, peer: Peer, path: Path, now: int) -> None:
-        if peer.may_confirm(path, now):
-            self.probe(peer, path, now)
+        if not peer.may_confirm(path, now):
+            return
+        self.probe(peer, path, now)
+        entry = peer.entry(path)
+        if entry is not None and entry.silent(now):
+            # Perhaps our own address changed, at a NAT box; what a root only relays does not teach it the new one (vl1 §5.10).
+            for root in self._topology.upstreams:
+                if now - root.last_full_hello >= PING_MS:
+                    self._hello_root(root, now)
+
+    def _probe_relay(self, peer: Peer, now: int) -> None:
+        """A peer that we reach through a root says nothing: perhaps it is the root that does not know one of us any more."""
+        entry = peer.best_entry(now)
+        if entry is not None and not entry.silent(now):
+            return
+        root = self._topology.best_upstream(now, peer.address)
+        path = None if root is None else root.best_path(now)
+        if root is not None and path is not None and now - root.last_contact >= PING_MS:
+            root.last_contact = now
+            self.probe(root, path, now)
+
+    def doubt(self, peer: Peer, entry: PathEntry, now: int) -> None:
+        """The peer sends from another port of the same address: if nothing comes from the known one, ask there (vl1 §5.4 b)."""
+        if now - entry.last_receive >= QUIET_MS and peer.may_confirm(entry.path, now):
+            self.probe(peer, entry.path, now)
 
     def usable(self, peer: Peer, endpoint: Endpoint) -> bool:
         """The "path allowed" test (vl1 §5.4)."""
@@ -165,6 +191,23 @@ class Contact:
                     entry.last_receive = now - PATH_EXPIRY_MS
                     peer.forget_choice()
                     self.probe(peer, entry.path, now)
+
+    def sockets_changed(self, closed: set[int], now: int) -> None:
+        """The host's addresses changed: paths from sockets that are gone are no more, and whoever was reached by one is looked for
+        from those that are there (vl1 §5.10)."""
+        self._restless_since = now
+        self.next_tick = now
+        for peer in self._topology.peers.values():
+            peer.last_push_sent = NEVER
+            lost = [entry.path.remote for entry in peer.entries if entry.path.socket in closed]
+            if lost:
+                peer.entries = [entry for entry in peer.entries if entry.path.socket not in closed]
+                peer.forget_choice()
+                for endpoint in dict.fromkeys(lost):
+                    self.hello_from_all(peer, endpoint, now)
+        for root in self._topology.upstreams:
+            if root.entries:  # a new way to it may be better; without any, the ping check looks for one
+                self._hello_everywhere(root, {4, 16}, now)
 
     def contact_hints(self, peer: Peer, now: int) -> None:
         """HELLO to the remembered endpoints of a peer from the cache (vl1 §5.10)."""
@@ -237,7 +280,8 @@ class Contact:
     def _contact_root(self, peer: Peer, now: int) -> None:
         peer.drop_expired(now)
         heard = max((entry.last_receive for entry in peer.entries), default=NEVER)
-        urgent = now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
+        deaf = bool(peer.entries) and all(entry.silent(now) for entry in peer.entries)
+        urgent = deaf or now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
         if urgent or now - peer.last_full_hello >= FULL_HELLO_MS:
             if not peer.entries or now - peer.last_full_hello >= PING_MS:
                 self._hello_root(peer, now)
@@ -252,15 +296,19 @@ class Contact:
         peer.last_full_hello = peer.last_contact = now
         for entry in peer.entries:
             self.hello(peer, entry.path, now)
-        families = {len(entry.path.remote.ip) for entry in peer.entries}
-        endpoints = self._topology.root_endpoints[peer.address]
-        for size in (4, 16):
-            choices = [e for e in endpoints if len(e.ip) == size and self._policy.usable(e)]
-            if choices and size not in families:
-                self.hello_from_all(peer, choices[self._random(1)[0] % len(choices)], now)
-                families.add(size)
-        if not families:
+        heard = {len(entry.path.remote.ip) for entry in peer.entries if now - entry.last_receive < ROOT_SILENT_MS}
+        if not self._hello_everywhere(peer, {4, 16} - heard, now) and not peer.entries:
             self._hello_through_root(peer, now)
+
+    def _hello_everywhere(self, root: Peer, sizes: set[int], now: int) -> bool:
+        """HELLO from every socket to one stable endpoint of each family (`sizes`: of an address, bytes); False if it has none."""
+        found = False
+        for size in sorted(sizes):
+            choices = [e for e in self._topology.root_endpoints[root.address] if len(e.ip) == size and self._policy.usable(e)]
+            if choices:
+                self.hello_from_all(root, choices[self._random(1)[0] % len(choices)], now)
+                found = True
+        return found
 
     def _sweep(self, peer: Peer, now: int) -> None:
         """Keep-alive of an active leaf (vl1 §5.3)."""

@@ -333,12 +333,18 @@ class Node:
         if inbound.hops == 0:
             entry = peer.entry(path)
             if entry is not None:
-                entry.last_receive = now
-            elif not peer.same_address_alive(path, now) and self._contact.usable(peer, path.remote):
-                if inbound.accepted_ok:
-                    self._learn_path(peer, path, now)
-                elif peer.may_confirm(path, now):
-                    self._contact.hello(peer, path, now)
+                entry.heard(now)
+            elif not self._contact.usable(peer, path.remote):
+                pass
+            elif (rival := peer.rival(path, now)) is not None:
+                self._contact.doubt(peer, rival, now)
+            elif inbound.accepted_ok:
+                self._learn_path(peer, path, now)
+            elif peer.may_confirm(path, now):
+                self._contact.hello(peer, path, now)
+        elif inbound.verb in _NONTRIVIAL:
+            for known in peer.entries:
+                known.overtaken(now)
         if now - peer.last_trusted <= TRUST_MS:
             self._contact.maybe_push(inbound, now)
 
@@ -536,6 +542,10 @@ class Node:
     def set_local_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Our own physical addresses with each bound port, offered to peers (vl1 §5.9)."""
         self._contact.local_endpoints = tuple(Endpoint(*endpoint) for endpoint in endpoints)
+
+    def sockets_changed(self, closed: Iterable[int], now: int) -> None:
+        """The host closed these sockets, or opened others, because its addresses changed: find everybody again."""
+        self._contact.sockets_changed(set(closed), now)
 
     def set_physical(self, networks: Iterable[PhysicalNetwork], peers: Mapping[int, PeerHints], now: int) -> None:
         """What the user says about physical networks and about where peers are; replaces what was said before."""

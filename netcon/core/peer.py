@@ -21,10 +21,16 @@ PATH_EXPIRY_MS = 243_000
 ACTIVITY_MS = 500_000
 #: How long a chosen path stays chosen without looking again, ms; well below what makes a path dead.
 _CHOICE_MS = 500
-#: After this silence on a direct path a peer that can be reached through a root is reached that way, while the path is
-#: probed. Active paths are probed every 14 s (vl1 §5.3), so three answers are missing by then. The reference keeps
-#: sending into the void until the entry expires after 243 s (vl1 §5.10).
+#: A path that we send on and from which nothing came for this long is probed, once a second, ms.
+QUIET_MS = 2_000
+#: A path on which a probe was not answered for this long is silent, ms: any other path goes before it, another port of its address
+#: may take its place, and a peer that can be reached through a root is reached that way, while the path is probed. The reference
+#: keeps sending into the void until the entry expires after 243 s (vl1 §5.10).
+UNANSWERED_MS = 3_000
+#: So is one from which nothing came for this long, asked or not, ms. Active paths are probed every 14 s (vl1 §5.3).
 SILENT_MS = 45_000
+#: Worse than the quality of any path (vl1 §5.5).
+_SILENT_QUALITY = 1 << 32
 #: Roles in the local API.
 LEAF, PLANET, MOON = "LEAF", "PLANET", "MOON"
 
@@ -58,13 +64,27 @@ class PeerStatus:
 
 
 class PathEntry:
-    """A learned path of one peer; `last_receive`: last authenticated direct packet of that peer on it."""
+    """A learned path of one peer; `last_receive`: last authenticated direct packet of that peer on it; `asked`: the first probe
+    since then, or NEVER."""
 
-    __slots__ = ("last_receive", "path")
+    __slots__ = ("asked", "last_receive", "path")
 
     def __init__(self, path: Path, now: int) -> None:
         self.path = path
         self.last_receive = now
+        self.asked = NEVER
+
+    def heard(self, now: int) -> None:
+        self.last_receive = now
+        self.asked = NEVER
+
+    def overtaken(self, now: int) -> None:
+        """The peer sent by another way, and nothing on this one for a while: it is silent until it answers."""
+        if now - self.last_receive >= QUIET_MS:
+            self.asked = min(self.asked, now - UNANSWERED_MS) if self.asked != NEVER else now - UNANSWERED_MS
+
+    def silent(self, now: int) -> bool:
+        return (self.asked != NEVER and now - self.asked >= UNANSWERED_MS) or now - self.last_receive >= SILENT_MS
 
 
 class Peer:
@@ -145,8 +165,14 @@ class Peer:
                 return entry
         return None
 
+    def probed(self, path: Path, now: int) -> None:
+        """An answer is due on `path`."""
+        entry = self.entry(path)
+        if entry is not None and entry.asked == NEVER:
+            entry.asked = now
+
     def best_entry(self, now: int) -> PathEntry | None:
-        """The preferred unexpired path (vl1 §5.5)."""
+        """The preferred unexpired path (vl1 §5.5); one that does not answer only if there is no other."""
         if now < self._choice_until:
             return self._choice
         best: PathEntry | None = None
@@ -154,7 +180,7 @@ class Peer:
         for entry in self.entries:
             if now - entry.last_receive >= PATH_EXPIRY_MS:
                 continue
-            quality = entry.path.quality(now)
+            quality = entry.path.quality(now) + (_SILENT_QUALITY if entry.silent(now) else 0)
             if best is None or quality <= best_quality:
                 best, best_quality = entry, quality
         self._choice = best
@@ -175,10 +201,9 @@ class Peer:
         """Look at all paths again at the next packet."""
         self._choice_until = NEVER
 
-    def same_address_alive(self, path: Path, now: int) -> bool:
-        """An entry with the same remote IP and local socket is alive: another port of it is not learned (vl1 §5.4 b)."""
-        ip, socket = path.remote.ip, path.socket
-        return any(entry.path.remote.ip == ip and entry.path.socket == socket and entry.path.alive(now) for entry in self.entries)
+    def rival(self, path: Path, now: int) -> PathEntry | None:
+        """The live entry with the same remote IP and local socket: because of it, another port is not learned (vl1 §5.4 b)."""
+        return next((entry for entry in self.entries if _rivals(entry, path) and not _replaceable(entry, now)), None)
 
     def learn(self, path: Path, now: int) -> None:
         """Record a confirmed path (vl1 §5.4 d)."""
@@ -186,8 +211,7 @@ class Peer:
         entries = self.entries
         self.forget_choice()
         for index, entry in enumerate(entries):
-            other = entry.path
-            if other.remote.ip == path.remote.ip and other.socket == path.socket and not other.alive(now):
+            if _rivals(entry, path) and _replaceable(entry, now):
                 entries[index] = fresh
                 return
         if len(entries) < MAX_PATHS_PER_PEER:
@@ -293,6 +317,14 @@ class Peer:
                 *(encode_inet(endpoint) for endpoint in endpoints),
             )
         )
+
+
+def _rivals(entry: PathEntry, path: Path) -> bool:
+    return entry.path.remote.ip == path.remote.ip and entry.path.socket == path.socket
+
+
+def _replaceable(entry: PathEntry, now: int) -> bool:
+    return not entry.path.alive(now) or entry.silent(now)
 
 
 def parse_cache(data: bytes) -> tuple[Identity, int, tuple[int, int, int], tuple[Endpoint, ...]]:
