@@ -63,7 +63,7 @@ $(PREFIX)/.installed: $(SOURCES) | $(PREFIX)/bin/python
 # Tests import the packages from the work tree: give it the native parts that were just built.
 build/.native: $(PREFIX)/.installed
 	site=$$(cd / && $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
-	(cd $$site && find netcon lwip -name '*.so' -print0 | xargs -0 tar cf -) | tar xf -
+	(cd $$site && find netcon lwip \( -name '*.so' -o -path netcon/lib/symbols.toml \) -print0 | xargs -0 tar cf -) | tar xf -
 	touch $@
 
 demo: build
@@ -108,5 +108,5 @@ format: build
 
 clean:
 	rm -rf build *.egg-info
-	git ls-files -oi --exclude-standard netcon lwip | grep '\.so$$' | xargs -r rm -f
+	git ls-files -oi --exclude-standard netcon lwip | grep -e '\.so$$' -e '^netcon/lib/' | xargs -r rm -f
 	case "$(PREFIX)" in /opt/netcon-*|$(CURDIR)/build/*) rm -rf "$(PREFIX)" ;; esac

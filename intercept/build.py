@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,10 @@ LINK += ["-Wl,--hash-style=both", "-Wl,--build-id"]
 
 
 def build(target: Path, work: Path) -> None:
-    """Compiles into `work`, links to `target`. The target is replaced at once: running programs have the old one mapped."""
+    """Compiles into `work`, links to `target`, and puts the table beside it, for `netcon doctor`.
+
+    The target is replaced at once: running programs have the old one mapped.
+    """
     table = generate.load()
     generate.write(work, table)
     compiler = shlex.split(os.environ.get("CC", "gcc"))
@@ -61,6 +65,7 @@ def build(target: Path, work: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([*compiler, *extra, *LINK, exported, *aliases, "-o", str(fresh), *objects], check=True)
     fresh.replace(target)
+    shutil.copyfile(generate.TABLE, target.with_name(generate.TABLE.name))
 
 
 def main(arguments: list[str]) -> int:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-PRELOAD, NETWORK, SOCKET = "LD_PRELOAD", "ZT_NC_NWID", "NETCON_SOCK"
+from netcon.elf import HEAD_SIZE, DamagedElf, Elf, is_elf
 
-_ELF_HEADER = struct.Struct("<4sBB10xHHIQQQIHHHHHH")  # ELF-64: ident (magic, class, data), type, machine … (elf(5))
-_PROGRAM_HEADER_TYPE = struct.Struct("<I")
-_CLASS_64, _LITTLE_ENDIAN, _PT_INTERP = 2, 1, 3
-_MACHINES = {3: "32-bit x86", 40: "32-bit ARM", 62: "x86-64", 183: "aarch64", 243: "RISC-V"}
+PRELOAD, NETWORK, SOCKET, POLICY = "LD_PRELOAD", "ZT_NC_NWID", "NETCON_SOCK", "NETCON_POLICY"
+
 _SHEBANG_MAX = 256
 _SCRIPT_DEPTH_MAX = 4
 
@@ -43,6 +41,16 @@ class NotInterceptable(InterceptError):
     """The program would ignore the library and silently use the host's network (126)."""
 
 
+class ProgramFile(NamedTuple):
+    """What is executed when a program is started. `readable`: its content could be looked at; if not, only its rights were."""
+
+    path: Path
+    readable: bool
+    is_elf: bool
+    chain: tuple[Path, ...]
+    """Scripts that lead to it, the one that was named first."""
+
+
 def library_path() -> Path:
     """The intercept library. Raises LibraryMissing."""
     path = Path(__file__).parent / "lib" / "libnetcon-intercept.so"
@@ -57,12 +65,14 @@ def run_environment(
     *,
     network: int | str | None = None,
     socket_path: str | os.PathLike[str] | None = None,
+    policy: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The environment for a program: `environment` (default: this process's) with the library and its variables.
 
     `network`: id, as a number or hexadecimal; its well-known path is used unless `socket_path` names a service's socket. What is
-    not given is taken from `environment`. Raises NoNetwork, LibraryMissing.
+    not given is taken from `environment`. `policy`: of this run, compiled (netcon.policy.Policy.environment). Raises NoNetwork,
+    LibraryMissing.
     """
     made = dict(os.environ if environment is None else environment)
     if network is not None:
@@ -74,6 +84,8 @@ def run_environment(
         made[SOCKET] = os.path.abspath(socket_path)
     if not made.get(NETWORK) and not made.get(SOCKET):
         raise NoNetwork("no network: give --network NWID (see 'netcon networks') or --socket PATH, or set ZT_NC_NWID")
+    if policy is not None:
+        made[POLICY] = policy
     library = str(library_path())
     others = [entry for entry in made.get(PRELOAD, "").replace(" ", ":").split(":") if entry and entry != library]
     made[PRELOAD] = ":".join([library, *others])
@@ -103,12 +115,13 @@ def find_program(name: str, search: str | None = None) -> Path:
     raise ProgramNotFound(f"{name}: not found in PATH (is it installed?)")
 
 
-def check_program(path: str | os.PathLike[str]) -> None:
+def check_program(path: str | os.PathLike[str]) -> ProgramFile:
     """Would the loader preload the library into this program? Scripts are followed to their interpreter.
 
     Raises ProgramNotFound, or NotInterceptable with the reason.
     """
     program, seen = Path(path), str(path)
+    chain: list[Path] = []
     for _ in range(_SCRIPT_DEPTH_MAX + 1):
         try:
             status = program.stat()
@@ -128,19 +141,21 @@ def check_program(path: str | os.PathLike[str]) -> None:
             if not command.startswith(b"-") and b"=" not in command:
                 _check_rights(interpreter, seen)
                 interpreter = find_program(os.fsdecode(command))
+        chain.append(program)
         program = interpreter
     else:
         raise NotInterceptable(f"{seen}: too many interpreters, one calling the other")
     _check_rights(program, seen)
-    if head:
-        _check_elf(program, head)
+    if is_elf(head):
+        _check_elf(program)
+    return ProgramFile(program, bool(head), is_elf(head), tuple(chain))
 
 
 def _head(program: Path) -> bytes:
     """The first bytes; nothing if the file may be executed but not read, of which only the rights can be judged."""
     try:
         with program.open("rb") as file:
-            return file.read(max(_SHEBANG_MAX, _ELF_HEADER.size))
+            return file.read(max(_SHEBANG_MAX, HEAD_SIZE))
     except PermissionError:
         return b""
 
@@ -170,27 +185,26 @@ def _has_capabilities(program: Path) -> bool:
         return False
 
 
-def _check_elf(program: Path, head: bytes) -> None:
-    if len(head) < _ELF_HEADER.size or not head.startswith(b"\x7fELF"):
-        return  # the C library runs it as a script of /bin/sh
-    fields = _ELF_HEADER.unpack_from(head)
-    kind, order, machine = fields[1], fields[2], fields[4]
-    ours = _ELF_HEADER.unpack_from(_head(library_path()))[4]
-    name = _MACHINES.get(machine, f"machine {machine}")
-    if kind != _CLASS_64 or order != _LITTLE_ENDIAN or machine != ours:
-        built_for = _MACHINES.get(ours, f"machine {ours}")
-        raise NotInterceptable(
-            f"{program} is a program for {name}, the library is for {built_for}: use a build of it for {built_for}"
-        )
-    offset, size, count = fields[7], fields[11], fields[12]
-    if size < _PROGRAM_HEADER_TYPE.size:
-        raise NotInterceptable(f"{program}: a damaged program file")
-    with program.open("rb") as file:
-        file.seek(offset)
-        headers = file.read(size * count)
-    types = [_PROGRAM_HEADER_TYPE.unpack_from(headers, at)[0] for at in range(0, len(headers) - size + 1, size)]
-    if _PT_INTERP not in types:
-        raise NotInterceptable(
-            f"{program} is statically linked (as Go programs are), makes its system calls itself, and would use the host's "
-            "network: use a dynamically linked build of it"
-        )
+def _check_elf(program: Path) -> None:
+    """Everything but ELF, the C library runs as a script of /bin/sh."""
+    try:
+        with program.open("rb") as file, library_path().open("rb") as library:
+            elf, ours = Elf(file), Elf(library)
+            if not elf.readable or elf.machine != ours.machine:
+                raise NotInterceptable(
+                    f"{program} is a program for {elf.machine_name}, the library is for {ours.machine_name}: "
+                    f"use a build of it for {ours.machine_name}"
+                )
+            if elf.interpreter is None:
+                kind = "statically linked (static-pie)" if elf.is_dynamic else "statically linked (as Go programs are)"
+                raise NotInterceptable(
+                    f"{program} is {kind}, makes its system calls itself, and would use the host's network: "
+                    "use a dynamically linked build of it"
+                )
+            if elf.is_go:
+                raise NotInterceptable(
+                    f"{program} is a Go program: although dynamically linked it makes its system calls itself, and would use the "
+                    "host's network: use a program that is not written in Go"
+                )
+    except DamagedElf as error:
+        raise NotInterceptable(f"{program}: a damaged program file: {error}") from None

@@ -11,7 +11,7 @@ from netcon.core.inbound import Inbound
 from netcon.core.messages import DirectPath, Hello, MoonVersion, Ok, PushDirectPaths, Rendezvous
 from netcon.core.packet import Verb
 from netcon.core.path import NEVER, Path, PathPolicy, PathTable
-from netcon.core.peer import ACTIVITY_MS, PATH_EXPIRY_MS, QUIET_MS, PathEntry, Peer
+from netcon.core.peer import ACTIVITY_MS, DOUBT_MS, PATH_EXPIRY_MS, Peer
 from netcon.core.physical import Physical
 from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
@@ -27,6 +27,8 @@ EAGER_PING_MS = 1_000
 RESTLESS_MS = 30_000
 #: For how long after it the cadence is one second while a root is not reached, ms.
 EAGER_MS = 10_000
+#: Roots hear from us every second for this long when a path that we use has failed, and not again for a while, ms.
+STIR_MS, STIR_SPACING_MS = 4_000, 15_000
 #: A full HELLO on every path in use (vl1 §1.3), ms.
 FULL_HELLO_MS = 60_000
 #: The root in use hears an ECHO at least this often (vl1 §5.3), ms.
@@ -84,9 +86,9 @@ class Contact:
         self._random = random
         self._counters = counters
         self._restless_since = now
+        self._stirred_since = NEVER
         self._physical = physical
         sender.probe_silent = self._probe_silent
-        sender.probe_relay = self._probe_relay
         sender.try_hints = self.try_hints
 
     # -- probes --
@@ -121,7 +123,6 @@ class Contact:
 
     def hello(self, peer: Peer, path: Path, now: int) -> None:
         """HELLO over a path."""
-        peer.probed(path, now)
         self._sender.datagram(path, self._hello_packet(peer, path.remote, now), now)
 
     def hello_from_all(self, peer: Peer, endpoint: Endpoint, now: int) -> None:
@@ -131,7 +132,6 @@ class Contact:
     def probe(self, peer: Peer, path: Path, now: int) -> None:
         """ECHO, or HELLO to a peer of which we do not know that it answers ECHO."""
         if peer.answers_echo:
-            peer.probed(path, now)
             self._sender.reply(peer, path, Verb.ECHO, b"", now, expect=True)
         else:
             self.hello(peer, path, now)
@@ -145,31 +145,14 @@ class Contact:
             self.hello_from_all(peer, endpoint, now)
 
     def _probe_silent(self, peer: Peer, path: Path, now: int) -> None:
-        if not peer.may_confirm(path, now):
-            return
-        self.probe(peer, path, now)
         entry = peer.entry(path)
-        if entry is not None and entry.silent(now):
-            # Perhaps our own address changed, at a NAT box; what a root only relays does not teach it the new one (vl1 §5.10).
-            for root in self._topology.upstreams:
-                if now - root.last_full_hello >= PING_MS:
-                    self._hello_root(root, now)
-
-    def _probe_relay(self, peer: Peer, now: int) -> None:
-        """A peer that we reach through a root says nothing: perhaps it is the root that does not know one of us any more."""
-        entry = peer.best_entry(now)
-        if entry is not None and not entry.silent(now):
+        if entry is None:
             return
-        root = self._topology.best_upstream(now, peer.address)
-        path = None if root is None else root.best_path(now)
-        if root is not None and path is not None and now - root.last_contact >= PING_MS:
-            root.last_contact = now
-            self.probe(root, path, now)
-
-    def doubt(self, peer: Peer, entry: PathEntry, now: int) -> None:
-        """The peer sends from another port of the same address: if nothing comes from the known one, ask there (vl1 §5.4 b)."""
-        if now - entry.last_receive >= QUIET_MS and peer.may_confirm(entry.path, now):
-            self.probe(peer, entry.path, now)
+        if entry.ask(now):
+            self.probe(peer, path, now)
+        if entry.unanswered(now) and not entry.given_up:
+            entry.given_up = True
+            self._stir(now)
 
     def usable(self, peer: Peer, endpoint: Endpoint) -> bool:
         """The "path allowed" test (vl1 §5.4)."""
@@ -192,22 +175,35 @@ class Contact:
                     peer.forget_choice()
                     self.probe(peer, entry.path, now)
 
-    def sockets_changed(self, closed: set[int], now: int) -> None:
-        """The host's addresses changed: paths from sockets that are gone are no more, and whoever was reached by one is looked for
-        from those that are there (vl1 §5.10)."""
-        self._restless_since = now
+    def doubt(self, peer: Peer, now: int) -> None:
+        """The peer is heard by another way than its paths: those on which it is not must show that they still lead to it.
+
+        The reference goes on sending into the void until such a path expires (vl1 §5.10).
+        """
+        for entry in peer.entries:
+            if now - entry.last_receive >= DOUBT_MS and entry.ask(now):
+                peer.forget_choice()
+                self.probe(peer, entry.path, now)
+
+    def _stir(self, now: int) -> None:
+        """Perhaps a NAT box forgot us, and what roots pass on to us is lost, too: they hear from us a few times now."""
+        if now - self._stirred_since >= STIR_SPACING_MS:
+            self._stirred_since = now
+            self.next_tick = now
+
+    def moved(self, now: int) -> None:
+        """Our own sockets changed: whoever talks to us hears where we are now, and so do the roots. What is sent by a path of a
+        socket that was closed leaves from all (vl1 §5.13), and the answer teaches the new path."""
+        self._restless_since = self._stirred_since = now
         self.next_tick = now
         for peer in self._topology.peers.values():
-            peer.last_push_sent = NEVER
-            lost = [entry.path.remote for entry in peer.entries if entry.path.socket in closed]
-            if lost:
-                peer.entries = [entry for entry in peer.entries if entry.path.socket not in closed]
+            if self._topology.is_upstream(peer.address):
+                peer.last_full_hello = NEVER
+            elif now - peer.last_nontrivial < ACTIVITY_MS:
+                for entry in peer.entries:
+                    entry.ask(now)
+                    self.hello(peer, entry.path, now)
                 peer.forget_choice()
-                for endpoint in dict.fromkeys(lost):
-                    self.hello_from_all(peer, endpoint, now)
-        for root in self._topology.upstreams:
-            if root.entries:  # a new way to it may be better; without any, the ping check looks for one
-                self._hello_everywhere(root, {4, 16}, now)
 
     def contact_hints(self, peer: Peer, now: int) -> None:
         """HELLO to the remembered endpoints of a peer from the cache (vl1 §5.10)."""
@@ -254,7 +250,7 @@ class Contact:
         for address in {*self._topology.wanted.values(), *self.always_contact()}:
             if address not in upstreams and address != self._identity.address:
                 self._contact_always(address, now)
-        eager = eager and now - self._restless_since < EAGER_MS
+        eager = (eager and now - self._restless_since < EAGER_MS) or now - self._stirred_since < STIR_MS
         self.next_tick = now + (EAGER_PING_MS if eager else PING_MS)
 
     def _contact_always(self, address: int, now: int) -> None:
@@ -280,10 +276,10 @@ class Contact:
     def _contact_root(self, peer: Peer, now: int) -> None:
         peer.drop_expired(now)
         heard = max((entry.last_receive for entry in peer.entries), default=NEVER)
-        deaf = bool(peer.entries) and all(entry.silent(now) for entry in peer.entries)
-        urgent = deaf or now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
+        stirred = now - self._stirred_since < STIR_MS
+        urgent = stirred or now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
         if urgent or now - peer.last_full_hello >= FULL_HELLO_MS:
-            if not peer.entries or now - peer.last_full_hello >= PING_MS:
+            if not peer.entries or now - peer.last_full_hello >= (EAGER_PING_MS if stirred else PING_MS):
                 self._hello_root(peer, now)
         elif now - peer.last_contact >= ROOT_PROBE_MS:
             path = peer.best_path(now)
@@ -296,19 +292,15 @@ class Contact:
         peer.last_full_hello = peer.last_contact = now
         for entry in peer.entries:
             self.hello(peer, entry.path, now)
-        heard = {len(entry.path.remote.ip) for entry in peer.entries if now - entry.last_receive < ROOT_SILENT_MS}
-        if not self._hello_everywhere(peer, {4, 16} - heard, now) and not peer.entries:
+        families = {len(entry.path.remote.ip) for entry in peer.entries}
+        endpoints = self._topology.root_endpoints[peer.address]
+        for size in (4, 16):
+            choices = [e for e in endpoints if len(e.ip) == size and self._policy.usable(e)]
+            if choices and size not in families:
+                self.hello_from_all(peer, choices[self._random(1)[0] % len(choices)], now)
+                families.add(size)
+        if not families:
             self._hello_through_root(peer, now)
-
-    def _hello_everywhere(self, root: Peer, sizes: set[int], now: int) -> bool:
-        """HELLO from every socket to one stable endpoint of each family (`sizes`: of an address, bytes); False if it has none."""
-        found = False
-        for size in sorted(sizes):
-            choices = [e for e in self._topology.root_endpoints[root.address] if len(e.ip) == size and self._policy.usable(e)]
-            if choices:
-                self.hello_from_all(root, choices[self._random(1)[0] % len(choices)], now)
-                found = True
-        return found
 
     def _sweep(self, peer: Peer, now: int) -> None:
         """Keep-alive of an active leaf (vl1 §5.3)."""

@@ -21,16 +21,17 @@ PATH_EXPIRY_MS = 243_000
 ACTIVITY_MS = 500_000
 #: How long a chosen path stays chosen without looking again, ms; well below what makes a path dead.
 _CHOICE_MS = 500
-#: A path that we send on and from which nothing came for this long is probed, once a second, ms.
-QUIET_MS = 2_000
-#: A path on which a probe was not answered for this long is silent, ms: any other path goes before it, another port of its address
-#: may take its place, and a peer that can be reached through a root is reached that way, while the path is probed. The reference
-#: keeps sending into the void until the entry expires after 243 s (vl1 §5.10).
-UNANSWERED_MS = 3_000
-#: So is one from which nothing came for this long, asked or not, ms. Active paths are probed every 14 s (vl1 §5.3).
+#: After this silence on a direct path a peer that can be reached through a root is reached that way, while the path is
+#: probed. Active paths are probed every 14 s (vl1 §5.3), so three answers are missing by then. The reference keeps
+#: sending into the void until the entry expires after 243 s (vl1 §5.10).
 SILENT_MS = 45_000
-#: Worse than the quality of any path (vl1 §5.5).
-_SILENT_QUALITY = 1 << 32
+#: A path on which a peer was not heard for this long is asked whether it still leads there, if the peer comes by another way; and
+#: if it does not answer for this long (and two round trips), others go before it, ms.
+DOUBT_MS = 1_000
+#: The same if we send and nothing comes at all, ms. The reference has no such thing: it waits for the entry to expire.
+QUIET_MS = 3_000
+#: Between two such questions, before and after it is clear that there is no answer, ms.
+ASK_MS, ASK_AGAIN_MS = 400, 1_000
 #: Roles in the local API.
 LEAF, PLANET, MOON = "LEAF", "PLANET", "MOON"
 
@@ -64,27 +65,44 @@ class PeerStatus:
 
 
 class PathEntry:
-    """A learned path of one peer; `last_receive`: last authenticated direct packet of that peer on it; `asked`: the first probe
-    since then, or NEVER."""
+    """A learned path of one peer; `last_receive`: last authenticated direct packet of that peer on it.
 
-    __slots__ = ("asked", "last_receive", "path")
+    `doubted`: since when it is being asked whether it still leads to the peer; 0 while it is not. Without an answer it is the last
+    choice, until something comes on it. `asked`: when last. `given_up`: that it is so has had its consequences.
+    """
+
+    __slots__ = ("asked", "doubted", "given_up", "last_receive", "path")
 
     def __init__(self, path: Path, now: int) -> None:
         self.path = path
         self.last_receive = now
+        self.doubted = 0
         self.asked = NEVER
+        self.given_up = False
 
-    def heard(self, now: int) -> None:
+    def heard(self, now: int) -> bool:
+        """Something valid came on it; whether that ends a doubt."""
         self.last_receive = now
-        self.asked = NEVER
+        if self.doubted == 0:
+            return False
+        self.doubted = 0
+        self.given_up = False
+        return True
 
-    def overtaken(self, now: int) -> None:
-        """The peer sent by another way, and nothing on this one for a while: it is silent until it answers."""
-        if now - self.last_receive >= QUIET_MS:
-            self.asked = min(self.asked, now - UNANSWERED_MS) if self.asked != NEVER else now - UNANSWERED_MS
+    def unanswered(self, now: int) -> bool:
+        """It was asked a while ago, in vain."""
+        if self.doubted == 0:
+            return False
+        latency = self.path.latency
+        return now - self.doubted >= DOUBT_MS + (0 if latency == UNKNOWN_LATENCY else 2 * latency)
 
-    def silent(self, now: int) -> bool:
-        return (self.asked != NEVER and now - self.asked >= UNANSWERED_MS) or now - self.last_receive >= SILENT_MS
+    def ask(self, now: int) -> bool:
+        """Whether to send it a probe now; notes that it is in doubt, and that the probe is being sent."""
+        if now - self.asked < (ASK_AGAIN_MS if self.unanswered(now) else ASK_MS):
+            return False
+        self.asked = now
+        self.doubted = self.doubted or now
+        return True
 
 
 class Peer:
@@ -165,26 +183,20 @@ class Peer:
                 return entry
         return None
 
-    def probed(self, path: Path, now: int) -> None:
-        """An answer is due on `path`."""
-        entry = self.entry(path)
-        if entry is not None and entry.asked == NEVER:
-            entry.asked = now
-
     def best_entry(self, now: int) -> PathEntry | None:
-        """The preferred unexpired path (vl1 §5.5); one that does not answer only if there is no other."""
+        """The preferred unexpired path (vl1 §5.5)."""
         if now < self._choice_until:
             return self._choice
         best: PathEntry | None = None
-        best_quality = 0
+        best_quality = (False, 0)
         for entry in self.entries:
             if now - entry.last_receive >= PATH_EXPIRY_MS:
                 continue
-            quality = entry.path.quality(now) + (_SILENT_QUALITY if entry.silent(now) else 0)
+            quality = entry.unanswered(now), entry.path.quality(now)
             if best is None or quality <= best_quality:
                 best, best_quality = entry, quality
         self._choice = best
-        self._choice_until = now + _CHOICE_MS
+        self._choice_until = now + (_CHOICE_MS if best is None or best.doubted == 0 else ASK_MS // 4)
         return best
 
     def best_path(self, now: int) -> Path | None:
@@ -197,21 +209,35 @@ class Peer:
             return None
         return max(self.entries, key=lambda entry: entry.last_receive).path
 
+    def chosen(self, entry: PathEntry) -> bool:
+        """Whether this is the path that we send on."""
+        return entry is self._choice
+
     def forget_choice(self) -> None:
         """Look at all paths again at the next packet."""
         self._choice_until = NEVER
 
-    def rival(self, path: Path, now: int) -> PathEntry | None:
-        """The live entry with the same remote IP and local socket: because of it, another port is not learned (vl1 §5.4 b)."""
-        return next((entry for entry in self.entries if _rivals(entry, path) and not _replaceable(entry, now)), None)
+    def same_address_alive(self, path: Path, now: int) -> PathEntry | None:
+        """An entry with the same remote IP and local socket that is alive: another port of it is not learned (vl1 §5.4 b)."""
+        ip, socket = path.remote.ip, path.socket
+        for entry in self.entries:
+            if entry.path.remote.ip == ip and entry.path.socket == socket and entry.path.alive(now):
+                return entry
+        return None
 
     def learn(self, path: Path, now: int) -> None:
         """Record a confirmed path (vl1 §5.4 d)."""
         fresh = PathEntry(path, now)
-        entries = self.entries
+        # The same place from a socket that was closed since.
+        self.entries = entries = [e for e in self.entries if not (e.path.remote == path.remote and e.unanswered(now))]
         self.forget_choice()
         for index, entry in enumerate(entries):
-            if _rivals(entry, path) and _replaceable(entry, now):
+            other = entry.path
+            if (
+                other.remote.ip == path.remote.ip
+                and other.socket == path.socket
+                and (not other.alive(now) or entry.unanswered(now))
+            ):
                 entries[index] = fresh
                 return
         if len(entries) < MAX_PATHS_PER_PEER:
@@ -317,14 +343,6 @@ class Peer:
                 *(encode_inet(endpoint) for endpoint in endpoints),
             )
         )
-
-
-def _rivals(entry: PathEntry, path: Path) -> bool:
-    return entry.path.remote.ip == path.remote.ip and entry.path.socket == path.socket
-
-
-def _replaceable(entry: PathEntry, now: int) -> bool:
-    return not entry.path.alive(now) or entry.silent(now)
 
 
 def parse_cache(data: bytes) -> tuple[Identity, int, tuple[int, int, int], tuple[Endpoint, ...]]:

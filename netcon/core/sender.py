@@ -11,7 +11,7 @@ from netcon.core.errors import EncodeError
 from netcon.core.identity import Identity
 from netcon.core.packet import BODY, Verb, compress_body, split
 from netcon.core.path import Path
-from netcon.core.peer import QUIET_MS, Peer
+from netcon.core.peer import Peer
 from netcon.core.physical import Physical
 from netcon.core.queues import ExpectedReplies, OutboundPacket, WaitingRoom, WhoisRequests
 from netcon.core.settings import NodeSettings
@@ -40,8 +40,6 @@ class Sender:
         self.whois = WhoisRequests()
         #: Called with a peer and its silent path when that path should be probed.
         self.probe_silent: Callable[[Peer, Path, int], None] = lambda peer, path, now: None
-        #: Called with a peer that is sent to and from which nothing comes.
-        self.probe_relay: Callable[[Peer, int], None] = lambda peer, now: None
         self._identity = identity
         self._topology = topology
         #: Called with a peer without a direct path for which the user gave endpoints.
@@ -77,8 +75,6 @@ class Sender:
             path, silent = self._topology.route(peer, now)
             if silent is not None:
                 self.probe_silent(peer, silent, now)
-            if now - peer.last_receive >= QUIET_MS:
-                self.probe_relay(peer, now)
             if destination in self._physical.peers and peer.best_entry(now) is None:
                 self.try_hints(peer, now)
             if path is not None:

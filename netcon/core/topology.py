@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from netcon.core.address import Endpoint
 from netcon.core.identity import Identity
 from netcon.core.path import NEVER, Path
-from netcon.core.peer import ACTIVITY_MS, LEAF, MOON, PLANET, QUIET_MS, Peer
+from netcon.core.peer import ACTIVITY_MS, LEAF, MOON, PLANET, QUIET_MS, SILENT_MS, Peer
 from netcon.core.world import World, WorldType
 from netcon.dataplane.crypto import CryptoError
 
@@ -146,9 +146,10 @@ class Topology:
         """Where to send a packet for `peer`: (path or None, silent direct path to probe or None) (vl1 §5.6)."""
         entry = peer.best_entry(now)
         if entry is not None:
-            if now - entry.last_receive < QUIET_MS or peer.address in self.root_endpoints:
+            quiet = now - entry.last_receive
+            if quiet < QUIET_MS or peer.address in self.root_endpoints:
                 return entry.path, None
-            if not entry.silent(now):
+            if quiet < SILENT_MS and not entry.unanswered(now):
                 return entry.path, entry.path
         upstream = self.best_upstream(now, peer.address)
         if upstream is not None:

@@ -35,6 +35,8 @@ _TOKEN_LENGTH = 24
 _TEMPORARY = ".netcon-tmp"
 _NETWORK_FILE = re.compile(r"([0-9a-f]{16})\.conf")
 _MOON_FILE = re.compile(r"([0-9a-f]{16})\.moon")
+_SEED_FILE = re.compile(r"([0-9a-f]{16})\.seed")
+_INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _PEER_FILE = re.compile(r"([0-9a-f]{10})\.peer")
 
 
@@ -210,6 +212,16 @@ class Home:
                 log.warning("%s: %r is not id=network/bits, ignored", self.path / "trustedpaths", line)
         return found
 
+    def device_name(self, network: int) -> str | None:
+        """The name for a network's interface in the file `devicemap`: lines of `nwid=ifname` (vl2 §6.7)."""
+        for line in (self._read_text("devicemap") or "").splitlines():
+            key, separator, name = (part.strip() for part in line.partition("="))
+            if separator and key.lower() == f"{network:016x}" and not line.lstrip().startswith("#"):
+                if _INTERFACE_NAME.fullmatch(name):
+                    return name
+                log.warning("%s: %r is not an interface name of at most 15 characters, ignored", self.path / "devicemap", name)
+        return None
+
     def network_settings(self, network: int) -> NetworkSettings:
         name = f"networks.d/{network:016x}.local.conf"
         text = self._read_text(name)
@@ -235,6 +247,17 @@ class Home:
             if (match := _MOON_FILE.fullmatch(path.name)) and (data := self.read(f"moons.d/{path.name}")) is not None:
                 yield int(match[1], 16), data
 
+    def moon_seeds(self) -> Iterator[tuple[int, int]]:
+        """Moons that we wait for, and whom we ask for them."""
+        folder = self.path / "moons.d"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if match := _SEED_FILE.fullmatch(path.name):
+                text = self._read_text(f"moons.d/{path.name}") or ""
+                if re.fullmatch(r"[0-9a-f]{10}", text):
+                    yield int(match[1], 16), int(text, 16)
+                else:
+                    log.warning("%s: not a node address, ignored; orbit the moon again", path)
+
     def moon(self, moon: int) -> bytes | None:
         return self.read(f"moons.d/{moon:016x}.moon")
 
@@ -258,21 +281,30 @@ class Home:
             if number >= most or modified < oldest:
                 path.unlink(missing_ok=True)
 
+    def join_token(self, network: int) -> str:
+        """The secret that a network is still to be joined by; empty if there is none."""
+        return self._read_text(f"networks.d/{network:016x}.token") or ""
+
     def store(self, kind: StateKind, key: int, data: bytes | None) -> None:
         """Write or (None) delete an object of the engine."""
+        mode = 0o644
         match kind:
             case StateKind.PLANET:
                 name, durable = "planet", True
             case StateKind.MOON:
                 name, durable = f"moons.d/{key:016x}.moon", True
+            case StateKind.MOON_SEED:
+                name, durable = f"moons.d/{key:016x}.seed", True
             case StateKind.PEER:
                 name, durable = f"peers.d/{key:010x}.peer", False
             case StateKind.NETWORK:
                 name, durable = f"networks.d/{key:016x}.conf", True
+            case StateKind.JOIN_TOKEN:
+                name, durable, mode = f"networks.d/{key:016x}.token", True, 0o600
         if data is None:
             self.remove(name)
         else:
-            self.write(name, data, durable=durable)
+            self.write(name, data, mode, durable=durable)
 
     # -- what others look for --
 

@@ -93,14 +93,13 @@ class Wire:
             addresses.append(InterfaceAddress("", _LOOPBACK))
         return addresses
 
-    def refresh(self, conf: LocalConf, own: Iterable[bytes] = ()) -> tuple[bool, list[int]]:
-        """Open and close sockets as the machine's addresses want it. Whether any changed, and the numbers of those that are closed.
-        ServiceError when none can be bound."""
+    def refresh(self, conf: LocalConf, own: Iterable[bytes] = ()) -> bool:
+        """Open and close sockets as the machine's addresses want it; True if any changed. ServiceError when none can be bound."""
         wanted = {(address, port) for address in self.wanted(conf, own) for port in self.ports}
-        closed = [self._sockets.pop(key) for key in self._sockets.keys() - wanted]
-        for number in closed:
-            self._reactor.close_udp(number)
-        changed = bool(closed)
+        changed = False
+        for key in self._sockets.keys() - wanted:
+            self._reactor.close_udp(self._sockets.pop(key))
+            changed = True
         failure: OSError | None = None
         for address, port in sorted(wanted - self._sockets.keys()):
             text = str(ipaddress.ip_address(address.ip))
@@ -115,7 +114,7 @@ class Wire:
         if wanted and not self._sockets:
             reason = failure.strerror if failure else "no address"
             raise ServiceError(f"cannot bind any UDP socket on port {self.primary_port} ({reason}); choose another port or address")
-        return changed, closed
+        return changed
 
     def _bind(self, ip: str, port: int, device: str) -> int:
         try:

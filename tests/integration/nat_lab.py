@@ -27,7 +27,7 @@ from typing import Any
 
 from netcon.service.detach import service_environment
 from tests.integration import pinger
-from tests.namespaces import NOBODY, Host, bridge, link
+from tests.netns_hosts import NOBODY, Host, bridge, link
 from tests.service.running import RunningService, wait_for_addresses, wait_until
 from tests.service.support import IDENTITIES, make_home, private_planet
 

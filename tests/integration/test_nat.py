@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.nat_lab import BEHIND, PUBLIC, NatLab, running_nat_lab
-from tests.namespaces import needs_namespaces
+from tests.netns_hosts import needs_namespaces
 
 pytestmark = needs_namespaces
 

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from netcon.doctor import C_LIBRARY, INTERESTING, load_symbols
 from tests.intercept.test_table import generate
 
 WEAK_ALLOWED = {"__errno_location", "environ", "dlsym", "gnu_get_libc_version", "__chk_fail", "malloc", "free"}
 
-#: Functions of a C library that make, name or move sockets, or start programs.
-INTERESTING = re.compile(
-    r"^(_*)(socket|bind$|listen$|accept|connect$|recv|send|getpeername|getsock|setsock|shutdown$|ioctl$|sockatmark|syscall$|exec[lv]|fexecve|"
-    r"posix_spawn|system$|popen$|getaddrinfo|gethostby|getnameinfo|getifaddrs|if_name|if_index|res_|bindresvport|poll$|ppoll|select$|pselect|"
-    r"epoll_|fork$|vfork$|splice|dup[23]?$|close_range|io_uring)"
-)
 PROGRAMS = [
     "/usr/sbin/nginx",
     "/usr/bin/curl",
@@ -54,6 +49,11 @@ def test_exported_is_exactly_the_table(library: Path) -> None:
     assert {kind for _, kind, _ in exported} == {"T"}, "functions only: an exported object would be copied into programs"
 
 
+def test_the_table_beside_the_library_is_of_this_library() -> None:
+    table = generate.load()
+    assert load_symbols() == (table.exported, table.left)
+
+
 def test_exported_symbols_have_no_version(library: Path) -> None:
     versions = subprocess.run(["readelf", "-V", str(library)], check=True, capture_output=True, text=True).stdout
     assert "No version information" in versions
@@ -68,8 +68,7 @@ def test_the_stack_is_not_executable(library: Path) -> None:
 def libraries_of(program: str) -> list[Path]:
     output = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     paths = [Path(match[1]).resolve() for match in re.finditer(r"=> (/\S+)", output)]
-    # The C library and the loader call their own functions from inside; nothing of that can be wrapped.
-    return [path for path in paths if not re.match(r"(libc|libm|libdl|librt|libpthread|libresolv|ld-linux.*)(\.so|-\d)", path.name)]
+    return [path for path in paths if not C_LIBRARY.match(path.name)]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.namespaces import Host, hosts, link, needs_namespaces
+from tests.netns_hosts import Host, hosts, link, needs_namespaces
 from tests.service.running import RunningService, wait_until
 from tests.service.support import IDENTITIES, make_home, private_planet
 
