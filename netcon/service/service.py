@@ -46,6 +46,7 @@ from netcon.service.api import serve_api
 from netcon.service.clock import Clock
 from netcon.service.errors import ServiceError
 from netcon.service.home import Home
+from netcon.service.names import Names
 from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
 from netcon.service.port import NetworkPort
@@ -119,6 +120,11 @@ class Service:
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
         self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords](math.inf)
 
+    @property
+    def rpc_path(self) -> Path:
+        """The socket RPC path of no network in particular."""
+        return rpc_socket(self.home.path)
+
     # -- life --
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -160,12 +166,13 @@ class Service:
             self.wire.refresh(self.conf)
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
             try:
-                self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+                self.server.listen(os.fspath(self.rpc_path), mode=0o600)
             except OSError as error:
                 raise ServiceError(
-                    f"{rpc_socket(home.path)}: {error.strerror}; the home folder must be on a file system that holds sockets"
+                    f"{self.rpc_path}: {error.strerror}; the home folder must be on a file system that holds sockets"
                 ) from None
             self._raise_descriptor_limit()
+            self.names = Names(self)
             self.controller = Controller(identity, secrets.token_bytes, self.store.load())
             now = self.clock()
             self.node = Node(
@@ -190,6 +197,7 @@ class Service:
                 work.start_soon(self._validate_identities)
                 work.start_soon(self._keep_state)
                 work.start_soon(self._housekeeping)
+                work.start_soon(self.names.answer_programs)
                 ready()
                 await self._stop.wait()
                 work.cancel_scope.cancel()
@@ -289,7 +297,7 @@ class Service:
                 try:
                     node.receive_datagram(socket, remote, data, now)
                 except Exception:
-                    self._defect("a datagram")
+                    self.defect("a datagram")
             if frames:
                 networks = self._network_of
                 for number, destination, source, ethertype, payload in frames:
@@ -297,7 +305,7 @@ class Service:
                         try:
                             node.receive_frame(network, destination, source, ethertype, payload, now)
                         except Exception:
-                            self._defect("a frame")
+                            self.defect("a frame")
             moved = bool(datagrams or frames)
             if moved and now >= self._next_stack_check:
                 self._restart_failed_stacks()
@@ -306,12 +314,12 @@ class Service:
             try:
                 node.background(now)
             except Exception:
-                self._defect("the engine's timers")
+                self.defect("the engine's timers")
                 self._background_from = now + _DEFECT_PAUSE_MS
         self.perform()
         return moved
 
-    def _defect(self, what: str) -> None:
+    def defect(self, what: str) -> None:
         """For an `except` clause: an exception that nobody foresaw is counted and logged, and costs what it was about alone.
 
         Whoever found a packet that raises can send many: the log gets one of them now and then.
@@ -340,7 +348,7 @@ class Service:
                 try:
                     self._perform_other(other)
                 except Exception:
-                    self._defect(f"an action ({type(other).__name__})")
+                    self.defect(f"an action ({type(other).__name__})")
 
     def _perform_other(self, action: Action) -> None:
         match action:
@@ -349,6 +357,7 @@ class Service:
             case StoreState():
                 self._storage_in.send_nowait(action)
             case PersistRecords(ticket):
+                self.names.changed()
                 self._committed[ticket] = trio.Event()
                 self._storage_in.send_nowait(action)
             case ConfigureNetwork(network):
@@ -375,7 +384,7 @@ class Service:
                 taken = self.reactor.send_frames(self._frames)
                 del self._frames[:taken]
         except (TypeError, ValueError, OverflowError):  # one entry is wrong, and would stop all behind it
-            self._defect("a batch")
+            self.defect("a batch")
             self._datagrams.clear()
             self._frames.clear()
         return not (self._datagrams or self._frames)
@@ -393,7 +402,7 @@ class Service:
                 valid = await trio.to_thread.run_sync(identity.validate)
                 self.node.identity_validated(identity, valid, self.clock())
             except Exception:
-                self._defect("an identity")
+                self.defect("an identity")
                 self.node.identity_validated(identity, False, self.clock())
             self.perform()
             self._wake()
@@ -412,7 +421,7 @@ class Service:
             try:
                 self.node.records_persisted(item.ticket, self.clock())
             except Exception:
-                self._defect("an answer of the controller")
+                self.defect("an answer of the controller")
             self.perform()
             self._committed.pop(item.ticket).set()
             self._wake()
@@ -493,6 +502,7 @@ class Service:
             log.error("%s; the previous settings stay", error)
             return False
         self._set_physical()
+        self.names.changed()
         self.perform()
         log.info("local.conf was read again; ports and paths over loopback change at the next start only")
         self._report_without_effect()
@@ -553,6 +563,7 @@ class Service:
             self.node.leave(network, self.clock())
             del self._network_of[port.number]
             self.network_settings.pop(network, None)
+            self.names.changed()
             self.perform()
             self.home.remove(f"networks.d/{network:016x}.local.conf")
             self._wake()
@@ -584,6 +595,7 @@ class Service:
         return left
 
     def _configure(self, network: int) -> None:
+        self.names.changed()
         port, status = self.ports.get(network), self.node.network(network)
         if port is None or status is None:
             return
