@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from typing import Any
+import re
+import time
+from typing import Any, ClassVar
 
 import click
 
@@ -41,8 +43,26 @@ class Subnet(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{error}; write it as 10.9.0.0/24.", param, ctx)
 
 
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A number with s, m, h, d or w, as 90m; "never" is 0. Given on in milliseconds."""
+
+    name = "duration"
+    _UNITS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value == "never":
+            return 0
+        match = re.fullmatch(r"([0-9]{1,9})([smhdw])", value)
+        if match is None or int(match[1]) == 0:
+            self.fail(f"{value!r} is not a duration: write it as 30s, 90m, 8h, 7d or 2w, or never.", param, ctx)
+        return int(match[1]) * self._UNITS[match[2]] * 1000
+
+
 ASSIGNMENT = Assignment()
 SUBNET = Subnet()
+DURATION = Duration()
 
 
 @click.group(short_help="Run your own networks.")
@@ -58,6 +78,11 @@ def network() -> None:
 @controller.group()
 def member() -> None:
     """Members of a network of this controller."""
+
+
+@controller.group()
+def token() -> None:
+    """Join tokens: secrets that make whoever shows one a member at once, by `netcon join NETWORK --token TOKEN`."""
 
 
 # -- networks --
@@ -153,17 +178,29 @@ def list_members(network_id: str, as_json: bool) -> None:
     if as_json:
         print_json(records)
         return
-    rows = [(record["id"], "yes" if record["authorized"] else "no", ", ".join(record["ipAssignments"])) for record in records]
-    print_table(("MEMBER", "AUTHORIZED", "ADDRESSES"), rows)
+    rows = [
+        (
+            record["id"],
+            "yes" if record["authorized"] else "no",
+            _when(record.get("authorizedUntil", 0)),
+            ", ".join(record["ipAssignments"]),
+        )
+        for record in records
+    ]
+    print_table(("MEMBER", "AUTHORIZED", "UNTIL", "ADDRESSES"), rows)
 
 
 @member.command("authorize")
 @click.argument("network_id", metavar="NETWORK", type=NETWORK)
 @click.argument("addresses", metavar="ADDRESS...", type=ADDRESS, nargs=-1, required=True)
+@click.option("--expires", type=DURATION, help="End the membership after this time, as 8h or 7d; never takes an end away.")
 @home_option
-def authorize_members(network_id: str, addresses: list[str]) -> None:
+def authorize_members(network_id: str, addresses: list[str], expires: int | None) -> None:
     """Let nodes become members, also before they asked."""
-    _set_each(network_id, addresses, {"authorized": True})
+    change: dict[str, Any] = {"authorized": True}
+    if expires is not None:
+        change["authorizedUntil"] = _from_now(expires)
+    _set_each(network_id, addresses, change)
 
 
 @member.command("deauthorize")
@@ -206,16 +243,90 @@ def delete_member(network_id: str, address: str) -> None:
         _record(api, "DELETE", f"/controller/network/{network_id}/member/{address}")
 
 
+# -- join tokens --
+
+
+@token.command("create")
+@click.argument("network_id", metavar="NETWORK", type=NETWORK)
+@click.option("--expires", type=DURATION, default="never", show_default=True, help="Worthless after this time, as 30m or 7d.")
+@click.option("--uses", type=click.IntRange(min=1), help="How many nodes may join by it. Default: any number.")
+@click.option(
+    "--member-lifetime", type=DURATION, default="never", show_default=True, help="Its members' memberships end after this time."
+)
+@click.option("--name", default="", help="What it is for, for people.")
+@click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
+@home_option
+def create_token(network_id: str, expires: int, uses: int | None, member_lifetime: int, name: str, as_json: bool) -> None:
+    """Make a join token; prints it. It is not kept and cannot be shown again."""
+    body = {"name": name, "expires": _from_now(expires), "maximumUses": uses or 0, "memberLifetime": member_lifetime}
+    with client() as api:
+        record = _record(api, "POST", f"/controller/network/{network_id}/token", body)
+    if as_json:
+        print_json(record)
+    else:
+        click.echo(record["token"])
+
+
+@token.command("list")
+@click.argument("network_id", metavar="NETWORK", type=NETWORK)
+@_json_option
+@home_option
+def list_tokens(network_id: str, as_json: bool) -> None:
+    """List a network's join tokens, by their ids: the secrets are not kept."""
+    with client() as api:
+        records = _record(api, "GET", f"/controller/network/{network_id}/token")
+    if as_json:
+        print_json(records)
+        return
+    rows = [
+        (
+            record["id"],
+            record["name"],
+            record["state"].upper(),
+            f"{record['uses']}/{record['maximumUses']}" if record["maximumUses"] else record["uses"],
+            _when(record["expires"]),
+        )
+        for record in records
+    ]
+    print_table(("TOKEN", "NAME", "STATE", "USES", "EXPIRES"), rows)
+
+
+@token.command("revoke")
+@click.argument("network_id", metavar="NETWORK", type=NETWORK)
+@click.argument("token_id", metavar="ID")
+@home_option
+def revoke_token(network_id: str, token_id: str) -> None:
+    """Make a join token worthless: ID is that of `list`. Who joined by it stays a member."""
+    with client() as api:
+        known = {record["id"] for record in _record(api, "GET", f"/controller/network/{network_id}/token")}
+        if token_id not in known:
+            raise Failure(f"network {network_id} has no token {token_id}; see `netcon controller token list {network_id}`")
+        _record(api, "DELETE", f"/controller/network/{network_id}/token/{token_id}")
+
+
+def _from_now(duration: int) -> int:
+    """ms since 1970; 0 stays 0."""
+    return time.time_ns() // 1_000_000 + duration if duration else 0
+
+
+def _when(moment: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment / 1000)) if moment else ""
+
+
 def _set_each(network_id: str, addresses: list[str], change: dict[str, Any]) -> None:
     with client() as api:
         for address in addresses:
             _record(api, "POST", f"/controller/network/{network_id}/member/{address}", change)
 
 
+#: Keys of member records that are there only once they were set.
+_ABSENT_AT_FIRST = ("name", "authorizedUntil")
+
+
 def _change(api: Client, path: str, changes: dict[str, Any]) -> None:
     """POST `changes`; a key that the record does not have is an error, for the API would ignore it."""
-    known = _record(api, "GET", path)
-    unknown = sorted(changes.keys() - known.keys())
+    known = {*_record(api, "GET", path), *(_ABSENT_AT_FIRST if "/member/" in path else ())}
+    unknown = sorted(changes.keys() - known)
     if unknown:
         raise Failure(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     print_json(_record(api, "POST", path, changes))

@@ -50,10 +50,16 @@ def status(as_json: bool) -> None:
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait until the network gave an address.")
 @click.option("--allow-global/--no-allow-global", default=None, help="Accept public addresses and routes from the controller.")
 @click.option("--allow-default/--no-allow-default", default=None, help="Accept a default route from the controller.")
+@click.option(
+    "--token",
+    envvar="NETCON_JOIN_TOKEN",
+    help="A secret from the network's owner that makes this node a member at once. Better in $NETCON_JOIN_TOKEN: others on this "
+    "machine see command lines.",
+)
 @home_option
-def join(network: str, wait: float | None, allow_global: bool | None, allow_default: bool | None) -> None:
+def join(network: str, wait: float | None, allow_global: bool | None, allow_default: bool | None, token: str | None) -> None:
     """Join NETWORK, a network id of 16 hexadecimal digits. The service joins it again at each start."""
-    wanted = {"allowGlobal": allow_global, "allowDefault": allow_default}
+    wanted = {"allowGlobal": allow_global, "allowDefault": allow_default, "token": token or None}
     body = {key: value for key, value in wanted.items() if value is not None}
     with client() as api:
         state = api.post(f"/network/{network}", body)

@@ -4,7 +4,15 @@ Imports `netcon.core`; nothing here opens a socket. Only `sqlite_store` touches 
 """
 
 from netcon.controller.controller import Controller
-from netcon.controller.errors import ControllerError, CorruptStore, InvalidRequest, StoreFailed, UnknownMember, UnknownNetwork
+from netcon.controller.errors import (
+    ControllerError,
+    CorruptStore,
+    InvalidRequest,
+    StoreFailed,
+    UnknownMember,
+    UnknownNetwork,
+    UnknownToken,
+)
 from netcon.controller.memory_store import MemoryStore
 from netcon.controller.sqlite_store import SqliteStore
 
@@ -18,4 +26,5 @@ __all__ = [
     "StoreFailed",
     "UnknownMember",
     "UnknownNetwork",
+    "UnknownToken",
 ]

@@ -68,7 +68,7 @@ def build_configuration(
     member = _observed(member, metadata, assignment)
     if understands_rules:
         member = _with_default_tags(record, member)
-    window = _window(record)
+    window = certificate_window(record)
     target, level = _trace(record, member)
     ips = [ip for ip, _ in assignment.addresses]
     dns: Record = record["dns"] if isinstance(record["dns"], dict) else {"domain": "", "servers": []}  # a list when unset
@@ -114,7 +114,8 @@ def _with_default_tags(record: Record, member: Record) -> Record:
     return {**member, "tags": [[number, values[number]] for number in sorted(values)]}
 
 
-def _window(record: Record) -> int:
+def certificate_window(record: Record) -> int:
+    """How long certificates of members of a network agree with each other, ms."""
     window: int = record.get("certificateTimeoutWindowSize", DEFAULT_WINDOW_MS)
     return min(max(window, MINIMUM_WINDOW_MS), MAXIMUM_WINDOW_MS)
 

@@ -8,6 +8,7 @@ been told anything that is not in them.
 from __future__ import annotations
 
 import copy
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from netcon.controller import records
 from netcon.controller.certificates import Issuer
 from netcon.controller.coercion import as_ip
 from netcon.controller.commit_gate import CommitGate
-from netcon.controller.configuration import Requester, build_configuration, metadata_text
+from netcon.controller.configuration import Requester, build_configuration, certificate_window, metadata_text
 from netcon.controller.errors import InvalidRequest, UnknownMember, UnknownNetwork
 from netcon.controller.records import MEMBER_TABLE, NETWORK_TABLE, Record, member_key, network_key, record_text
-from netcon.controller.revocations import RevocationQueues
+from netcon.controller.revocations import PER_PACKET, RevocationQueues
+from netcon.controller.tokens import TokenBook, presented
 from netcon.core.controller_role import ConfigRequest, ControllerAction, SendConfig, SendError
 from netcon.core.identity import Identity
 
@@ -50,11 +52,13 @@ class _Presence:
 
 
 class _Index:
-    """What is looked up across the members of a network: packed addresses in anybody's `ipAssignments`, and the active bridges."""
+    """What is looked up across the members of a network: packed addresses in anybody's `ipAssignments`, the active bridges, and who
+    lost the authorisation when."""
 
     def __init__(self) -> None:
         self.taken: Counter[bytes] = Counter()
         self.bridges: set[int] = set()
+        self.evicted: dict[int, int] = {}
 
     def replace(self, address: int, old: Record | None, new: Record | None) -> None:
         for ip in _addresses(old):
@@ -66,6 +70,9 @@ class _Index:
             self.bridges.add(address)
         else:
             self.bridges.discard(address)
+        self.evicted.pop(address, None)
+        if new is not None and new["lastDeauthorizedTime"] and not new["authorized"]:
+            self.evicted[address] = new["lastDeauthorizedTime"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,15 +92,19 @@ class Controller:
 
     def __init__(self, identity: Identity, random: Callable[[int], bytes], rows: Iterable[tuple[str, str, str]] = ()) -> None:
         """CorruptStore if a row cannot be used."""
+        rows = list(rows)
         self._identity = identity
         self._issuer = Issuer(identity)
         self._random = random
         self._networks, self._members = records.load_records(rows)
+        self._tokens = TokenBook(rows)
         self._index: dict[int, _Index] = {}
+        #: When authorisations end by themselves: (time, network, member), a heap in which old entries stay until their time.
+        self._endings: list[tuple[int, int, int]] = []
         for network in self._networks:
             self._index[network] = _Index()
             for address, record in self._members.setdefault(network, {}).items():
-                self._index[network].replace(address, None, record)
+                self._indexed(network, address, None, record)
         self._presence: dict[tuple[int, int], _Presence] = {}
         self._strangers: dict[int, int] = {}  # address → its last request for a network that is none
         self._gate: CommitGate[SendConfig | SendError | _Revocation] = CommitGate()
@@ -108,6 +119,7 @@ class Controller:
         if network >> 24 != self._identity.address:
             return
         self._next_prune = min(self._next_prune, now + PRUNE_MS)
+        self._end_memberships(now)
         if network not in self._networks:
             if not _recent(self._strangers.get(address), now, REQUEST_SPACING_MS):
                 self._strangers[address] = now
@@ -126,16 +138,19 @@ class Controller:
             self._actions.append(SendError(network, address, NETWORK_ACCESS_DENIED, request.packet_id))
             return
         requester = Requester(request.member, request.metadata)
+        newly_here = presence is None or not _recent(presence.last_request, now, SEEN_MS)
         if presence is None:
             presence = self._presence[network, address] = _Presence(requester, now)
         presence.requester, presence.last_request = requester, now
 
         record = self._first_record(network, address, now) if old is None else old
-        record = self._authorize(self._networks[network], {**record, "identity": text}, request.metadata, now)
         changes: Changes = []
+        record = self._authorize(network, {**record, "identity": text}, request.metadata, now, changes)
         reply: SendConfig | SendError
         if record["authorized"]:
             reply = self._configure(network, address, record, presence, now, request.packet_id, changes)
+            if newly_here:
+                self._tell_of_evicted(network, address, now)
         else:
             self._put_member(network, address, record, changes)
             reply = SendError(network, address, NETWORK_ACCESS_DENIED, request.packet_id)
@@ -151,6 +166,7 @@ class Controller:
         self._actions.extend(self._revocations.due(now))
 
     def background(self, now: int) -> int:
+        self._end_memberships(now)
         if now >= self._next_prune:
             self._presence = {key: p for key, p in self._presence.items() if _recent(p.last_request, now, SEEN_MS)}
             self._strangers = {address: last for address, last in self._strangers.items() if _recent(last, now, SEEN_MS)}
@@ -158,7 +174,8 @@ class Controller:
             self._next_prune = now + PRUNE_MS if self._presence or self._strangers else NEVER
         self._actions.extend(self._revocations.due(now))
         revocations = self._revocations.next_due()
-        return self._next_prune if revocations is None else min(self._next_prune, revocations)
+        ending = self._endings[0][0] if self._endings else NEVER
+        return min(self._next_prune, ending, NEVER if revocations is None else revocations)
 
     def take_actions(self) -> list[ControllerAction]:
         actions, self._actions = self._actions, []
@@ -215,6 +232,7 @@ class Controller:
         recipients = self._online(network, now)
         evicted = [address for address, member in members.items() if member["authorized"]]
         commit: Changes = [(MEMBER_TABLE, member_key(network, address), None) for address in members]
+        commit += self._tokens.forget(network)
         commit.append((NETWORK_TABLE, network_key(network), None))
         self._commit(network, commit)
         for address in evicted:
@@ -243,6 +261,7 @@ class Controller:
         """Change a member, or record it in advance if it was never seen. It gets a new configuration if it is online; deauthorising
         revokes its certificates at once."""
         self._network(network)
+        self._end_memberships(now)
         if not 0 < member < 0xFF << 32:
             raise InvalidRequest("a member's address is 10 hexadecimal digits, not all zero, and does not begin with ff")
         old = self._members[network].get(member)
@@ -263,12 +282,35 @@ class Controller:
         record = self._member(network, member)
         recipients = self._online(network, now)
         del self._members[network][member]
-        self._index[network].replace(member, record, None)
+        self._indexed(network, member, record, None)
         commit: Changes = [(MEMBER_TABLE, member_key(network, member), None)]
         self._push(network, self._online(network, now) if record["activeBridge"] else (), now, commit)
         if record["authorized"]:
             self._evict(network, member, recipients, now)
         return copy.deepcopy(record)
+
+    def list_tokens(self, network: int, now: int) -> list[Record]:
+        """The network's join tokens, oldest first, without their secrets."""
+        self._network(network)
+        return self._tokens.of(network, now)
+
+    def create_token(self, now: int, network: int, wanted: object = NOTHING) -> Record:
+        """A secret that authorises members at once: `name`, `expires` (ms since 1970), `maximumUses`, `memberLifetime` (ms; the
+        authorisations that it gives end after it), `token` (the secret, if it is not to be drawn). The only answer that has the
+        secret. InvalidRequest."""
+        self._network(network)
+        if not isinstance(wanted, Mapping):
+            raise InvalidRequest('the body must be a JSON object, such as {"maximumUses": 1}')
+        record, change = self._tokens.create(network, now, wanted, self._random)
+        self._commit(network, [change])
+        return record
+
+    def revoke_token(self, now: int, network: int, token: str) -> Record:
+        """Make a token worthless; returns its record. Its members stay. UnknownToken."""
+        self._network(network)
+        record, change = self._tokens.revoke(network, token, now)
+        self._commit(network, [change])
+        return record
 
     # -- records --
 
@@ -297,19 +339,47 @@ class Controller:
         capabilities = sorted(c["id"] for c in self._networks[network]["capabilities"] if c["default"])
         return {**records.new_member(network, address, now), "capabilities": capabilities}
 
-    def _authorize(self, network: Record, member: Record, metadata: Mapping[str, bytes], now: int) -> Record:
-        """vl2 §7.1 step 5."""
+    def _authorize(self, network: int, member: Record, metadata: Mapping[str, bytes], now: int, changes: Changes) -> Record:
+        """vl2 §7.1 step 5, and our own tokens, a use of which is a change, too."""
         if member["authorized"]:
             return member
-        if not network["private"]:
+        record = self._networks[network]
+        if not record["private"]:
             return records.authorized_by(member, "public", None, now)
-        scheme, _, token = metadata_text(metadata, "a").partition(":")
-        tokens = network["authTokens"]  # a list when unset
-        if scheme == "token" and isinstance(tokens, dict):
-            expiry = tokens.get(token)
+        secret = presented(metadata_text(metadata, "a"))
+        token = self._tokens.admitting(network, secret, member["lastDeauthorizedTime"], now)
+        if token is not None:
+            changes.append(self._tokens.used(network, token))
+            lifetime = token["memberLifetime"]
+            member = {**member, "authorizedUntil": now + lifetime} if lifetime else records.for_ever(member, now)
+            return records.authorized_by(member, "token", token["id"], now)
+        tokens = record["authTokens"]  # a list when unset
+        # Unlike the reference, not for those who were put out: it could not be done while they hold the token.
+        if secret and isinstance(tokens, dict) and member["lastDeauthorizedTime"] == 0:
+            expiry = tokens.get(secret)
             if expiry is not None and (expiry == 0 or expiry > now):
-                return records.authorized_by(member, "token", token, now)
+                return records.authorized_by(records.for_ever(member, now), "token", secret, now)
         return member
+
+    def _end_memberships(self, now: int) -> None:
+        """Those whose time is over."""
+        while self._endings and self._endings[0][0] <= now:
+            ends, network, address = heapq.heappop(self._endings)
+            record = self._members.get(network, {}).get(address)
+            if record is None or records.authorization_ends(record) != ends:
+                continue
+            recipients = self._online(network, now)
+            changes: Changes = []
+            self._put_member(network, address, records.deauthorized(record, now), changes)
+            self._commit(network, changes)
+            self._evict(network, address, recipients, now)
+
+    def _indexed(self, network: int, address: int, old: Record | None, new: Record | None) -> None:
+        """A record is being replaced: keep up what is looked up across records."""
+        self._index[network].replace(address, old, new)
+        ends = None if new is None else records.authorization_ends(new)
+        if ends is not None and (old is None or records.authorization_ends(old) != ends):
+            heapq.heappush(self._endings, (ends, network, address))
 
     def _put_member(self, network: int, address: int, record: Record, changes: Changes) -> bool:
         """Make `record` the member's, with the next revision. False if nothing changed."""
@@ -317,7 +387,7 @@ class Controller:
         revised = record if old is None else records.revised(old, record)
         if revised is None:
             return False
-        self._index[network].replace(address, old, revised)
+        self._indexed(network, address, old, revised)
         self._members[network][address] = revised
         changes.append((MEMBER_TABLE, member_key(network, address), record_text(revised)))
         return True
@@ -402,6 +472,17 @@ class Controller:
             if not self._gate.hold(network, (member, recipient, number), item):
                 self._revocations.add(recipient, revocation, now)
         self._actions.extend(self._revocations.due(now))
+
+    def _tell_of_evicted(self, network: int, recipient: int, now: int) -> None:
+        """A member that comes (back) was not told who lost its authorisation meanwhile: while we were not running, or it was not
+        heard of. As long as their certificates may agree with its own, it learns of them now."""
+        since = now - certificate_window(self._networks[network])
+        evicted = [(time, address) for address, time in self._index[network].evicted.items() if time > since]
+        for threshold, address in heapq.nlargest(PER_PACKET, evicted):
+            number = int.from_bytes(self._random(4), "big")
+            data = self._issuer.revoke_membership(network, address, number, threshold)
+            if not self._gate.hold(network, (address, recipient, number), _Revocation(recipient, data)):
+                self._revocations.add(recipient, data, now)
 
 
 def _recent(last: int | None, now: int, within: int) -> bool:

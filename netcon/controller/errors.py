@@ -26,6 +26,15 @@ class UnknownMember(ControllerError):
         self.member = member
 
 
+class UnknownToken(ControllerError):
+    """The network has no join token of that id."""
+
+    def __init__(self, network: int, token: str) -> None:
+        super().__init__(f"network {network:016x} has no token {token}")
+        self.network = network
+        self.token = token
+
+
 class InvalidRequest(ControllerError):
     """A management call whose arguments make no sense as a whole. (Single fields of the wrong kind are ignored, service-api §4.)"""
 

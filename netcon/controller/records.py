@@ -26,6 +26,8 @@ DEFAULT_RULES = [{"not": False, "or": False, "type": "ACTION_ACCEPT"}]
 
 NETWORK_TABLE = "network"
 MEMBER_TABLE = "member"
+#: Rows of other modules' tables, which are none of these two.
+OTHER_TABLES = ("token",)
 
 
 def network_key(network: int) -> str:
@@ -240,6 +242,12 @@ def _dns(value: object) -> Any:
     return {"domain": as_text(value.get("domain")) or "", "servers": [] if servers is IGNORED else servers}
 
 
+def _until(value: object) -> Any:
+    """A time in ms; null and 0 are "for ever"."""
+    number = 0 if value is None else as_int(value)
+    return IGNORED if number is None else max(number, 0)
+
+
 def _tokens(value: object) -> Any:
     if not isinstance(value, dict):
         return [None]
@@ -275,6 +283,7 @@ MEMBER_FIELDS: dict[str, Field] = {
     "tags": _by_id(_tag_value),
     "name": _of(as_text),
     "authenticationExpiryTime": _of(as_int),
+    "authorizedUntil": _until,  # ours; absent until it is set
     "remoteTraceTarget": as_address,
     "remoteTraceLevel": _of(as_u32),
 }
@@ -336,10 +345,26 @@ def update_member(record: Record, changes: object, now: int) -> Record:
     """The same for a member; a change of `authorized` leaves its time."""
     changed = _apply(record, _object(changes), MEMBER_FIELDS)
     if changed["authorized"] and not record["authorized"]:
+        if changed.get("authorizedUntil") == record.get("authorizedUntil"):
+            changed = for_ever(changed, now)
         return authorized_by(changed, "api", None, now)
     if record["authorized"] and not changed["authorized"]:
-        changed["lastDeauthorizedTime"] = now
+        return deauthorized(changed, now)
     return changed
+
+
+def for_ever(record: Record, now: int) -> Record:
+    """Without the end of a membership that is over."""
+    return {**record, "authorizedUntil": 0} if 0 < record.get("authorizedUntil", 0) <= now else record
+
+
+def deauthorized(record: Record, now: int) -> Record:
+    return {**record, "authorized": False, "lastDeauthorizedTime": now}
+
+
+def authorization_ends(record: Record) -> int | None:
+    """When this member's authorisation ends by itself, ms; None if it does not, or there is none."""
+    return (record.get("authorizedUntil") or None) if record["authorized"] else None
 
 
 def authorized_by(record: Record, credential_type: str, credential: str | None, now: int) -> Record:
@@ -385,7 +410,7 @@ def load_records(rows: Iterable[tuple[str, str, str]]) -> tuple[dict[int, Record
                 network, member = _identifier(network_text, 16), _identifier(member_text, 10)
                 record = _apply(new_member(network, member, 0), value, STORED_MEMBER_FIELDS)
                 members.setdefault(network, {})[member] = record
-            else:
+            elif table not in OTHER_TABLES:
                 raise ValueError("no such table")
         except (ValueError, RecursionError) as problem:
             raise CorruptStore(

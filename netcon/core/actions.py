@@ -49,6 +49,8 @@ class StateKind(Enum):
     MOON = "moon"
     PEER = "peer"
     NETWORK = "network"
+    #: The secret that a network is joined by, until its controller let us in: for the owner's eyes only.
+    JOIN_TOKEN = "join_token"
 
 
 @dataclass(slots=True, frozen=True)

@@ -48,6 +48,7 @@ class ConfigClient:
         self._sender = sender
         self._credentials = credentials
         self._controller_host = controller_host
+        self._version = settings.version
         self._metadata = request_metadata(settings.version)
         self._actions = actions
         self._counters = counters
@@ -75,7 +76,7 @@ class ConfigClient:
             self._synthesise(network, now)
             return
         if network.controller == self._identity.address:
-            if not self._controller_host.request_own(network.id, self._metadata, now):
+            if not self._controller_host.request_own(network.id, self._metadata_for(network), now):
                 self._failed(network, State.NOT_FOUND)
             return
         peer = self._topology.peers.get(network.controller)
@@ -86,8 +87,11 @@ class ConfigClient:
             return
         config = network.config
         revision, timestamp = (0, 0) if config is None else (config.revision, config.timestamp)
-        body = NetworkConfigRequest(network.id, self._metadata, revision, timestamp).encode()
+        body = NetworkConfigRequest(network.id, self._metadata_for(network), revision, timestamp).encode()
         self._sender.send(network.controller, Verb.NETWORK_CONFIG_REQUEST, body, now, compress=True, expect=True)
+
+    def _metadata_for(self, network: Network) -> bytes:
+        return request_metadata(self._version, token=network.token) if network.token else self._metadata
 
     def _synthesise(self, network: Network, now: int) -> None:
         """An ad-hoc network: its configuration follows from its id. It is not stored (vl2 §6.6)."""
@@ -143,6 +147,9 @@ class ConfigClient:
         except DecodeError:
             self._counters["config_malformed"] += 1
             return
+        if network.token:
+            network.token = ""  # we are in: it has done its duty
+            self._actions.append(StoreState(StateKind.JOIN_TOKEN, network.id, None))
         if changed:
             self._counters["config_applied"] += 1
             self._actions.append(StoreState(StateKind.NETWORK, network.id, dictionary))

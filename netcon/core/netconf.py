@@ -11,7 +11,7 @@ from netcon.core.address import Endpoint, controller_of, encode_inet, read_inet
 from netcon.core.buffer import Reader
 from netcon.core.credentials import Capability, CertificateOfMembership, CertificateOfOwnership, Tag
 from netcon.core.dictionary import Dictionary
-from netcon.core.errors import DecodeError, EncodeError
+from netcon.core.errors import DecodeError, EncodeError, NetconError
 from netcon.core.identity import Identity
 from netcon.core.rules import MAX_CAPABILITY_RULES, MAX_NETWORK_RULES, Rule, decode_rules, encode_rules
 
@@ -29,6 +29,8 @@ MAX_NAME = 127
 #: Bytes of an assembled dictionary (the least of the releases, vl2 limits).
 MAX_DICTIONARY = 419_000
 MAX_METADATA = 1023
+#: Of a join token, characters: fits the metadata whatever has to be escaped.
+MAX_TOKEN = 256
 
 #: Flags (vl2 §2.6)
 FLAG_BROADCAST = 0x02
@@ -479,6 +481,12 @@ def _join(pieces: list[ConfigChunk], total: int) -> bytes | None:
 
 
 # -- requests (vl2 §2.2) --
+
+
+def check_token(token: str) -> None:
+    """NetconError unless `token` can be a join token: short printable ASCII, as it travels in a request's metadata."""
+    if not (0 < len(token) <= MAX_TOKEN and token.isascii() and token.isprintable()) or " " in token:
+        raise NetconError(f"that is no join token: {MAX_TOKEN} printable ASCII characters at most, and no spaces")
 
 
 def request_metadata(version: tuple[int, int, int], *, protocol: int = 12, platform: str = "", token: str = "") -> bytes:

@@ -72,6 +72,8 @@ class Network:
         self.dictionary: bytes | None = None
         self.failure: State | None = None
         self.authentication_url = ""
+        #: Shown to the controller until it lets us in (vl2 §7.1 step 5).
+        self.token = ""
         #: Grows with each applied config; what depends on a config remembers it.
         self.generation = 0
         self.next_request = NEVER

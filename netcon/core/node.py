@@ -29,7 +29,8 @@ from netcon.core.identity import Identity
 from netcon.core.inbound import Inbound
 from netcon.core.messages import NetworkCredentials, RemoteTrace, UserMessage
 from netcon.core.multicast import Multicast
-from netcon.core.network import Network, NetworkStatus
+from netcon.core.netconf import check_token
+from netcon.core.network import EAGER_RETRY_MS, Network, NetworkStatus
 from netcon.core.packet import ErrorCode, Verb, decompress_body
 from netcon.core.path import NEVER, TRUST_MS, Path, PathPolicy, PathTable
 from netcon.core.peer import Peer, PeerStatus, parse_cache
@@ -484,11 +485,20 @@ class Node:
         self._controller_host.take(now)
         self._controller_host.next_deadline = now
 
-    def join(self, network: int, now: int, cached: bytes | None = None) -> None:
-        """Join a network; no effect if joined. `cached`: its last configuration, which is used until a fresh one comes."""
+    def join(self, network: int, now: int, cached: bytes | None = None, token: str = "") -> None:
+        """Join a network; no effect if joined, but for `token`. `cached`: its last configuration, which is used until a fresh one
+        comes. `token`: a secret of its owner's that authorises us at once. It is stored, and shown to the controller, until we are
+        let in. NetconError if it is no token."""
+        if token:
+            check_token(token)
         if network in self._networks:
+            if token:
+                self._use_token(self._networks[network], token, now)
             return
         joined = self._networks[network] = Network(network, self.identity)
+        if token:
+            joined.token = token
+            self._actions.append(StoreState(StateKind.JOIN_TOKEN, network, token.encode()))
         if cached is not None and joined.load(cached):
             self._configured(joined, now)
         else:
@@ -497,10 +507,22 @@ class Node:
             self._actions.append(ConfigureNetwork(network))
         self._configs.request(joined, now)
 
+    def _use_token(self, network: Network, token: str, now: int) -> None:
+        if network.failure is None and network.config is not None and not network.unanswered:
+            return  # we are in
+        network.token = token
+        self._actions.append(StoreState(StateKind.JOIN_TOKEN, network.id, token.encode()))
+        self._configs.request(network, now)
+        # The controller's gate may be shut by our last request, which did not show it.
+        network.next_request = now + EAGER_RETRY_MS
+
     def leave(self, network: int, now: int) -> None:
         """Leave a network and forget everything about it; no effect if not joined. Nothing is sent."""
-        if self._networks.pop(network, None) is None:
+        left = self._networks.pop(network, None)
+        if left is None:
             return
+        if left.token:
+            self._actions.append(StoreState(StateKind.JOIN_TOKEN, network, None))
         self._multicast.left(network)
         self._update_virtual_prefixes()
         self._actions.append(ConfigureNetwork(network))

@@ -168,21 +168,25 @@ class Fragment(NamedTuple):
 
 
 def split(packet: bytes, mtu: int = DEFAULT_MTU) -> list[bytes]:
-    """An armoured packet as datagrams of at most `mtu` bytes (vl1 §3.3). EncodeError (a ValueError) if it takes more than 7.
+    """An armoured packet as datagrams of at most `mtu` bytes, as few as possible (vl1 §3.3). EncodeError (a ValueError) if it takes
+    more than 7.
 
-    The fragmented flag must have been set before armouring if the packet is longer than `mtu`.
+    All are of one size, the last perhaps a few bytes shorter: the reference fills all but the last up to `mtu`, but a receiver
+    takes whatever sizes come, and datagrams of equal size can leave in one system call (UDP_SEGMENT). The fragmented flag must have
+    been set before armouring if the packet is longer than `mtu`.
     """
     length = len(packet)
     if length <= mtu:
         return [packet]
-    step = mtu - FRAGMENT_HEADER
-    total = 1 + -(-(length - mtu) // step)
+    total = 1 + -(-(length - mtu) // (mtu - FRAGMENT_HEADER))
     if total > MAX_FRAGMENTS:
         raise EncodeError(f"a packet of {length} bytes takes {total} fragments at an MTU of {mtu}; receivers take {MAX_FRAGMENTS}")
+    size = -(-(length + FRAGMENT_HEADER * (total - 1)) // total)
+    step = size - FRAGMENT_HEADER
     prefix = packet[:13] + b"\xff"
     hops = b"\0"
-    pieces = [packet[:mtu]]
-    for number, start in enumerate(range(mtu, length, step), 1):
+    pieces = [packet[:size]]
+    for number, start in enumerate(range(size, length, step), 1):
         pieces.append(b"".join((prefix, bytes((total << 4 | number,)), hops, packet[start : start + step])))
     return pieces
 

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from netcon.core.address import parse_address, parse_network
 from netcon.core.errors import NetconError
+from netcon.core.netconf import check_token
 from netcon.service.errors import ServiceError, SettingsError
 from netcon.service.paths import api_socket
 from netcon.service.shapes import moon_object, network_object, peer_object, version_fields
@@ -194,7 +195,15 @@ class NodeEndpoints:
         if network == 0:
             raise BadRequest("0000000000000000 names no network; ask its owner for the id")
         body = await read_object_or_nothing(request)
-        await self._service.join(network, body)
+        token = body.get("token", "")  # ours: real clients send none
+        if not isinstance(token, str):
+            raise BadRequest("token: a join token is text")
+        if token:
+            try:
+                check_token(token)
+            except NetconError as error:
+                raise BadRequest(str(error)) from None
+        await self._service.join(network, body, token)
         return reply(request, self._network_object(network))
 
     async def leave_network(self, request: Request) -> Response:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from netcon.controller.errors import InvalidRequest, UnknownMember, UnknownNetwork
+from netcon.controller.errors import InvalidRequest, UnknownMember, UnknownNetwork, UnknownToken
 from netcon.core.address import parse_address, parse_network
 from netcon.service.api import BadRequest, not_found, read_object, reply, route
 
@@ -42,6 +42,10 @@ class ControllerEndpoints:
             route(member, self.member),
             route(member, self.update_member, "POST"),
             route(member, self.delete_member, "DELETE"),
+            # Ours: join tokens that the network's record has no place for.
+            route(network + "/token", self.tokens),
+            route(network + "/token", self.create_token, "POST"),
+            route(network + "/token/{token}", self.revoke_token, "DELETE"),
             route("/unstable/controller/network", self.network_records),
             route("/unstable/controller/network/{network}/member", self.member_records),
         ]
@@ -139,6 +143,32 @@ class ControllerEndpoints:
         except UnknownNetwork:
             return not_found()
         return reply(request, {"data": data, "meta": {"totalCount": total, "authorizedCount": authorized}})
+
+    # -- join tokens --
+
+    async def tokens(self, request: Request) -> Response:
+        try:
+            return reply(request, self._service.controller.list_tokens(_network(request), self._service.clock()))
+        except UnknownNetwork:
+            return not_found()
+
+    async def create_token(self, request: Request) -> Response:
+        wanted = await read_object(request)
+        try:
+            record = self._service.controller.create_token(self._service.clock(), _network(request), wanted)
+        except UnknownNetwork:
+            return not_found()
+        except InvalidRequest as error:
+            raise BadRequest(str(error)) from None
+        return await self._committed(request, record)
+
+    async def revoke_token(self, request: Request) -> Response:
+        token = request.path_params["token"]
+        try:
+            record = self._service.controller.revoke_token(self._service.clock(), _network(request), token)
+        except (UnknownNetwork, UnknownToken):
+            return not_found()
+        return await self._committed(request, record)
 
 
 def _network(request: Request) -> int:

@@ -258,8 +258,13 @@ class Home:
             if number >= most or modified < oldest:
                 path.unlink(missing_ok=True)
 
+    def join_token(self, network: int) -> str:
+        """The secret that a network is still to be joined by; empty if there is none."""
+        return self._read_text(f"networks.d/{network:016x}.token") or ""
+
     def store(self, kind: StateKind, key: int, data: bytes | None) -> None:
         """Write or (None) delete an object of the engine."""
+        mode = 0o644
         match kind:
             case StateKind.PLANET:
                 name, durable = "planet", True
@@ -269,10 +274,12 @@ class Home:
                 name, durable = f"peers.d/{key:010x}.peer", False
             case StateKind.NETWORK:
                 name, durable = f"networks.d/{key:016x}.conf", True
+            case StateKind.JOIN_TOKEN:
+                name, durable, mode = f"networks.d/{key:016x}.token", True, 0o600
         if data is None:
             self.remove(name)
         else:
-            self.write(name, data, durable=durable)
+            self.write(name, data, mode, durable=durable)
 
     # -- what others look for --
 

@@ -39,6 +39,7 @@ from netcon.core.actions import (
 from netcon.core.address import format_network
 from netcon.core.errors import NetconError
 from netcon.core.identity import Identity
+from netcon.core.netconf import check_token
 from netcon.core.node import Node
 from netcon.core.settings import NodeSettings
 from netcon.dataplane.reactor import Reactor
@@ -118,7 +119,7 @@ class Service:
         self._changing = trio.Lock()  # of the networks and settings files, one change at a time
         self._committed: dict[int, trio.Event] = {}
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
-        self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords](math.inf)
+        self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords | trio.Event](math.inf)
 
     @property
     def rpc_path(self) -> Path:
@@ -188,7 +189,7 @@ class Service:
             self._orbit_moons(now)
             self._load_peers(now)
             for network, cached in home.networks().items():
-                self._join(network, cached)
+                self._join(network, cached, self._stored_token(network))
             await serve_api(nursery, self, control)
             home.announce(self.wire.primary_port)
             log.info("node %010x is up on port %d, home %s", identity.address, self.wire.primary_port, home.path)
@@ -409,6 +410,9 @@ class Service:
 
     async def _keep_state(self) -> None:
         async for item in self._storage_out:
+            if isinstance(item, trio.Event):
+                item.set()
+                continue
             if isinstance(item, StoreState):
                 await trio.to_thread.run_sync(self._write_state, item)
                 continue
@@ -425,6 +429,12 @@ class Service:
             self.perform()
             self._committed.pop(item.ticket).set()
             self._wake()
+
+    async def _stored(self) -> None:
+        """Return when everything that the engine wanted stored until now is in the home folder."""
+        done = trio.Event()
+        self._storage_in.send_nowait(done)
+        await done.wait()
 
     def _write_state(self, action: StoreState) -> None:
         try:
@@ -521,9 +531,19 @@ class Service:
 
     # -- networks --
 
-    def _join(self, network: int, cached: bytes | None) -> None:
+    def _stored_token(self, network: int) -> str:
+        """The token that we have not been let in by yet; one that is none any more is named in the log and done without."""
+        token = self.home.join_token(network)
+        try:
+            check_token(token or "-")
+        except NetconError as error:
+            log.warning("%s: %s; ignored", self.home.path / f"networks.d/{network:016x}.token", error)
+            return ""
+        return token
+
+    def _join(self, network: int, cached: bytes | None, token: str = "") -> None:
         self.network_settings[network] = self.home.network_settings(network)
-        self.node.join(network, self.clock(), cached)
+        self.node.join(network, self.clock(), cached, token)
         status = self.node.network(network)
         assert status is not None
         if cached is not None and status.config is None:
@@ -541,17 +561,23 @@ class Service:
         self.perform()
         self._wake()
 
-    async def join(self, network: int, changes: Mapping[str, object] = NO_CHANGES) -> None:
-        """Join a network, if we have not, and change what its controller may do to us (service-api §3.4). ServiceError."""
+    async def join(self, network: int, changes: Mapping[str, object] = NO_CHANGES, token: str = "") -> None:
+        """Join a network, if we have not, and change what its controller may do to us (service-api §3.4). `token`: shown to the
+        controller, which lets us in at once if it is one of its own. ServiceError."""
         async with self._changing:
             if network not in self.ports:
                 await trio.to_thread.run_sync(self.home.store, StateKind.NETWORK, network, b"\n")
-                self._join(network, None)
+                self._join(network, None, token)
+            elif token:
+                self.node.join(network, self.clock(), token=token)
+                self.perform()
             settings = self.network_settings[network].changed(changes)
             await trio.to_thread.run_sync(self.home.store_network_settings, network, settings)
             self.network_settings[network] = settings
             self._configure(network)
             self.perform()
+            if token:
+                await self._stored()
 
     async def leave(self, network: int) -> bool:
         """Leave a network and forget it; False if it was not joined."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from netcon.core.actions import Endpoint
 from netcon.core.address import parse_prefix
 from netcon.core.physical import PeerHints, Physical, PhysicalNetwork
@@ -126,13 +128,34 @@ def test_a_physical_mtu_sizes_the_pieces() -> None:
         assert len(b.take_frames()) == 1
         return [len(packet) for packet in sent if len(packet) > 300]
 
-    assert max(sizes()) <= 1_432
+    # 28 + 10 + 2,800 bytes of packet, and 16 for each further piece; all but the last of one size (vl1 §3.3).
+    assert sizes() == [1_427, 1_427]
     configure(a, PhysicalNetwork(parse_prefix("10.0.0.0/8"), mtu=9_000))
-    assert len(sizes()) == 1
+    assert sizes() == [2_838]
     configure(a, PhysicalNetwork(parse_prefix("10.0.0.0/8"), mtu=5))
-    assert 1_300 < max(sizes()) <= 1_400, "clamped to what the protocol allows"
+    assert sizes() == [957, 957, 956], "clamped to what the protocol allows"
     configure(a)
-    assert len(sizes()) > 1
+    assert len(sizes()) == 2
+
+
+def test_a_large_packet_in_pieces_of_an_unusual_size_arrives() -> None:
+    """Between nodes that are set up differently, and through a root that is set up differently again."""
+    lab = met()
+    a, b = lab.members
+    configure(a, PhysicalNetwork(parse_prefix("10.0.0.0/8"), mtu=1_413))
+    configure(b, PhysicalNetwork(parse_prefix("10.0.0.0/8"), mtu=10_324))
+    for blocked in (False, True):
+        if blocked:
+            lab.fabric.block(a, b)
+            lab.fabric.run(60_000)
+        for size in range(1, 9_600, 137):
+            noise = hashlib.shake_256(bytes(size)).digest(size)  # nothing for LZ4
+            a.node.send_user_message(b.identity.address, 70_000, noise, lab.fabric.now)
+            a.perform()
+            lab.fabric.run(50)
+            events = [event.data[8:] for event in b.events if event.name == "user_message"]
+            b.events = []
+            assert events == [noise], size
 
 
 def test_the_longest_prefix_decides() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netcon.core.address import Endpoint
 from netcon.core.errors import DecodeError
 from netcon.core.packet import (
     BODY,
@@ -27,6 +28,8 @@ from netcon.core.packet import (
     is_fragment,
     split,
 )
+from netcon.core.path import Path as PeerPath
+from netcon.core.reassembly import Reassembler
 from netcon.dataplane.crypto import PeerKeys
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "packet_armor.json").read_text())
@@ -42,13 +45,22 @@ def test_fragments(case: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="fragments"):
             split(packet, case["mtu"])
         return
-    assert split(packet, case["mtu"]) == datagrams
     header = PacketHeader.parse(datagrams[0])
     assert header.fragmented == (len(datagrams) > 1)
     for number, datagram in enumerate(datagrams[1:], 1):
         fragment = Fragment.parse(datagram)
         assert (fragment.packet_id, fragment.destination) == (header.packet_id, header.destination)
         assert (fragment.number, fragment.total, fragment.hops) == (number, len(datagrams), 0)
+    # Ours are as many, and differ only in where the cuts are; either way gives the packet back.
+    ours = split(packet, case["mtu"])
+    assert len(ours) == len(datagrams)
+    assert [datagram[13:16] for datagram in ours[1:]] == [datagram[13:16] for datagram in datagrams[1:]]
+    for pieces in (ours, datagrams):
+        reassembler, path = Reassembler(), PeerPath(1, Endpoint(bytes((10, 0, 0, 1)), 9993))
+        if len(pieces) > 1:
+            assert reassembler.head(pieces[0], path, 0) is None
+            whole = [reassembler.piece(piece, path, 0) for piece in pieces[1:]]
+            assert whole == [None] * (len(pieces) - 2) + [(packet, path)]
 
 
 def test_header_fields() -> None:
@@ -96,6 +108,9 @@ def test_pieces_join_to_the_packet(packet: bytes, mtu: int) -> None:
     pieces = split(packet, mtu)
     assert len(pieces) == total
     assert all(len(piece) <= mtu for piece in pieces)
+    # What UDP_SEGMENT demands: one size, and the last not above it. It is less than `total` bytes short.
+    assert {len(piece) for piece in pieces[:-1]} <= {len(pieces[0])}
+    assert len(pieces[0]) - total < len(pieces[-1]) <= len(pieces[0])
     assert pieces[0] + b"".join(Fragment.parse(piece).data for piece in pieces[1:]) == packet
 
 

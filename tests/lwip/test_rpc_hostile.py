@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lwip.rpc_client import (
+from netcon.service.socket_rpc import (
     BIND,
     GETSOCKNAME,
     HELLO,
@@ -23,12 +23,11 @@ from tests.lwip.rpc_client import (
     PROGRAM_NAME,
     REQUEST,
     SOCKET,
-    Program,
-    ProgramSocket,
     cookie,
     encode_name,
-    send,
 )
+from netcon.service.socket_rpc import send_message as send
+from tests.lwip.rpc_client import Program, ProgramSocket
 from tests.lwip.service import HERE, Service, descriptors, eventually
 
 

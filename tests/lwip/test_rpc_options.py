@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lwip.rpc_client import SETSOCKOPT, ProgramSocket
+from netcon.service.socket_rpc import SETSOCKOPT
+from tests.lwip.rpc_client import ProgramSocket
 from tests.lwip.service import HERE, HERE6, SERVICE_ID, Service
 
 TCP, SOL, IP, IP6 = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_IPV6
