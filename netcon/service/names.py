@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ from netcon.controller.controller import Controller
 from netcon.core.address import controller_of, parse_address, rfc4193_address, sixplane_address
 from netcon.core.netconf import NetworkConfig
 from netcon.names.table import IP, IPNetwork, Member, NameTable, NetworkNames, label_of
+from netcon.service.name_server import NameServer
+from netcon.service.paths import rpc_socket
 from netcon.service.port import permitted_addresses, permitted_routes
 from netcon.service.resolver import Resolver, View, network_asker
 from netcon.service.settings import NetworkSettings
@@ -97,7 +101,20 @@ class Names:
             networks.append(network_names(network, service.node.address, status.config, settings, service.controller, host))
         names = service.conf.settings.names
         reachable: list[IPNetwork] = [prefix for each in networks for prefix in each.prefixes]
-        return View(NameTable(networks, names.hosts), tuple(sources), tuple(reachable), names.elsewhere)
+        return View(NameTable(networks, names.hosts), tuple(networks), tuple(sources), tuple(reachable), names.elsewhere)
+
+    def serving(self) -> list[tuple[int, IP]]:
+        """The networks and our addresses on them where other members may ask us (`settings.names.serve`)."""
+        wanted = {int(network, 16) for network in self._service.conf.settings.names.serve}
+        ports = self._service.ports
+        return [(network, _ip(ip)) for network in wanted & ports.keys() for ip in ports[network].addresses]
+
+    async def run(self) -> None:
+        """Answers programs and members, until cancelled."""
+        server = NameServer(self, lambda network: os.fspath(rpc_socket(self._service.home.path, network)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            await self.answer_programs()
 
     async def answer_programs(self) -> None:
         """Answers the questions that come by socket RPC, each in a task of its own, until cancelled."""
@@ -110,8 +127,6 @@ class Names:
                     nursery.start_soon(self._answer, *question)
 
     async def _answer(self, question: int, uid: int, network: int, kind: int, flags: int, family: int, data: bytes) -> None:
-        import errno
-
         error, status, reply = errno.EIO, 0, b""
         try:
             status, reply = await self.resolver.answer(kind, data, family, flags, network)

@@ -7,6 +7,7 @@ where policy lets a name go there, the library is told so (HOST), and asks in th
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -14,12 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
-import dns.asyncbackend
-import dns.asyncquery
 import dns.exception
-import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
@@ -41,12 +38,14 @@ from netcon.names.messages import (
     start_of_authority,
 )
 from netcon.names.ordering import order
-from netcon.names.table import IP, Absent, Forward, Found, IPNetwork, NameTable, Outside, Verdict, reversed_address
+from netcon.names.table import IP, Absent, Forward, Found, IPNetwork, NameTable, NetworkNames, Outside, Verdict, reversed_address
 from netcon.service import resolve_rpc as rpc
-from netcon.sockets import DatagramSocket, ServiceUnavailable, TcpStream, open_tcp, open_udp
+from netcon.sockets import ServiceUnavailable, open_tcp, open_udp
 
 log = logging.getLogger("netcon.names")
 
+_PORT = 53
+_CUT_OFF = 2  # TC, in the third byte of a message
 _LONGEST_S = 12.0
 _ATTEMPT_S = 2.0  # for a server's answer; the second round waits twice as long
 _ROUNDS = 2
@@ -88,6 +87,8 @@ class View:
     """What the resolver must know of the service at one moment."""
 
     table: NameTable
+    networks: tuple[NetworkNames, ...] = ()
+    """What the table is made of."""
     sources: tuple[IP, ...] = ()
     """Our own addresses on the networks."""
     reachable: tuple[IPNetwork, ...] = ()
@@ -95,78 +96,48 @@ class View:
     """`host`: a name of no network is for the host's resolver."""
 
 
-class _DatagramSocket(dns.asyncbackend.DatagramSocket):
-    """A connected socket of a network, as dnspython wants it."""
-
-    def __init__(self, own: DatagramSocket, peer: tuple[Any, ...]) -> None:
-        super().__init__(own.family)
-        self._own, self._peer = own, peer
-
-    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
-        await self._own.send(what)
-        return len(what)
-
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
-        return await self._own.receive(), self._peer
-
-    async def close(self) -> None:
-        self._own.close()
-
-
-class _StreamSocket(dns.asyncbackend.StreamSocket):
-    def __init__(self, own: TcpStream) -> None:
-        super().__init__(own.family)
-        self._own = own
-
-    async def sendall(self, what: bytes, timeout: float | None) -> None:
-        await self._own.send_all(what)
-
-    async def recv(self, size: int, timeout: float | None) -> bytes:
-        return bytes(await self._own.receive_some(size))
-
-    async def close(self) -> None:
-        await self._own.aclose()
-
-
-class NetworkBackend(dns.asyncbackend.Backend):
-    """dnspython's sockets, on one network. Time limits are trio's, around the call."""
-
-    def __init__(self, path: Path, network: int) -> None:
-        self._path, self._network = path, network
-
-    def name(self) -> str:
-        return "netcon"
-
-    async def make_socket(  # type: ignore[override]
-        self, af: int, socktype: int, proto: int = 0, source: Any = None, destination: Any = None, *_: Any, **__: Any
-    ) -> dns.asyncbackend.Socket:
-        host, port = destination[0], destination[1]
-        if socktype == socket.SOCK_STREAM:
-            return _StreamSocket(await open_tcp(self._path, host, port, self._network))
-        made = await open_udp(self._path, "::" if af == socket.AF_INET6 else "0.0.0.0", 0, self._network)
-        try:
-            await made.connect(host, port)
-        except BaseException:
-            made.close()
-            raise
-        return _DatagramSocket(made, (host, port, 0, 0) if af == socket.AF_INET6 else (host, port))
-
-    def datagram_connection_required(self) -> bool:
-        return True
-
-
 Asker = Callable[[Forward, dns.message.QueryMessage, str], Awaitable[dns.message.Message]]
 
 
 def network_asker(path: Path) -> Asker:
-    """Asks one server, over UDP, and TCP when the answer is cut off. `path`: the service's own RPC socket."""
+    """Asks one server, over UDP, and TCP when the answer is cut off. `path`: the service's own RPC socket.
+
+    The asker raises OSError, EOFError, trio's BrokenResourceError, ServiceUnavailable, DNSException. Time limits are the caller's.
+    """
 
     async def ask(forward: Forward, query: dns.message.QueryMessage, server: str) -> dns.message.Message:
-        backend = NetworkBackend(path, forward.network)
-        response, _ = await dns.asyncquery.udp_with_fallback(query, server, backend=backend, ignore_errors=True)
+        wire = query.to_wire()
+        async with await open_udp(path, "::" if ":" in server else "0.0.0.0", 0, forward.network) as udp:
+            await udp.connect(server, _PORT)
+            await udp.send(wire)
+            while True:
+                data = await udp.receive()
+                if data[:2] == wire[:2] and len(data) > 2 and data[2] & _CUT_OFF:
+                    break
+                with contextlib.suppress(dns.exception.DNSException):
+                    response = dns.message.from_wire(data)
+                    if query.is_response(response):
+                        return response
+        async with await open_tcp(path, server, _PORT, forward.network) as tcp:
+            await tcp.send_all(len(wire).to_bytes(2) + wire)
+            length = int.from_bytes(await receive_exactly(tcp, 2))
+            response = dns.message.from_wire(await receive_exactly(tcp, length))
+        if not query.is_response(response):
+            raise EOFError("it answered another question")
         return response
 
     return ask
+
+
+async def receive_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
+    """EOFError when the stream ends before."""
+    data = b""
+    while len(data) < count:
+        more = await stream.receive_some(count - len(data))
+        if not more:
+            raise EOFError("the connection ended within a message")
+        data += more
+    return data
 
 
 @dataclass(slots=True)
@@ -184,10 +155,9 @@ class Resolver:
         """A question as DNS asks it. `forward`: servers may be asked; otherwise (for other members) we say what we know."""
         view = self.view()
         ip = reversed_address(name)
-        if ip is not None:
-            verdict = view.table.name_of(ip, network)
-        else:
-            verdict = view.table.look_up(name, network)
+        verdict = view.table.look_up(name, network) if ip is None else view.table.name_of(ip, network)
+        if not forward and not self._is_of(verdict, view.table, network):
+            return Answer(Status.REFUSED, "not a name of this network")
         match verdict:
             case Found():
                 return self._known(verdict, name, rdtype, ip)
@@ -198,6 +168,16 @@ class Resolver:
             case Outside() if forward and view.elsewhere == "host":
                 return Answer(Status.HOST, "no network's name: the host's resolver may be asked")
         return Answer(Status.REFUSED, "no network's name, and policy keeps names from the host's resolver")
+
+    @staticmethod
+    def _is_of(verdict: Verdict, table: NameTable, network: int) -> bool:
+        """For other members: names of this network, and that one of its names is missing. The owner's other names are his."""
+        match verdict:
+            case Found(name):
+                return any(name.is_subdomain(domain) for domain in table.domains(network))
+            case Absent():
+                return True
+        return False
 
     @staticmethod
     def _known(found: Found, name: dns.name.Name, rdtype: int, ip: IP | None) -> Answer:
@@ -223,7 +203,7 @@ class Resolver:
         trouble = "no answer"
         for attempt in range(_ROUNDS):
             for server in map(str, forward.servers):
-                query = dns.message.make_query(name, rdtype, use_edns=0, payload=UDP_MAX)
+                query = dns.message.make_query(name, dns.rdatatype.RdataType(rdtype), use_edns=0, payload=UDP_MAX)
                 try:
                     with trio.fail_after(_ATTEMPT_S * (attempt + 1)):
                         response = await self.ask(forward, query, server)
@@ -360,14 +340,3 @@ def _merged(answers: Sequence[Answer]) -> Answer:
         return best
     records = tuple(rrset for answer in answers if answer.status is Status.FOUND for rrset in answer.records)
     return Answer(Status.FOUND, best.source, best.name, records, min(answer.ttl for answer in answers))
-
-
-def verdict_text(verdict: Verdict) -> str:
-    """For people."""
-    match verdict:
-        case Found(source=source) | Absent(source=source):
-            return source
-        case Forward(network, zone, servers):
-            return f"{zone.to_text(True)}: DNS servers {', '.join(map(str, servers))} of network {network:016x}"
-        case Outside():
-            return "no network's name"

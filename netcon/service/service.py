@@ -198,7 +198,7 @@ class Service:
                 work.start_soon(self._validate_identities)
                 work.start_soon(self._keep_state)
                 work.start_soon(self._housekeeping)
-                work.start_soon(self.names.answer_programs)
+                work.start_soon(self.names.run)
                 ready()
                 await self._stop.wait()
                 work.cancel_scope.cancel()

@@ -11,7 +11,17 @@ import pytest
 from netcon.doctor import C_LIBRARY, INTERESTING, load_symbols
 from tests.intercept.test_table import generate
 
-WEAK_ALLOWED = {"__errno_location", "environ", "dlsym", "gnu_get_libc_version", "__chk_fail", "malloc", "free", "__h_errno_location"}
+WEAK_ALLOWED = {
+    "__errno_location",
+    "environ",
+    "dlsym",
+    "gnu_get_libc_version",
+    "__chk_fail",
+    "malloc",
+    "__h_errno_location",
+    "free",
+    "__h_errno_location",
+}
 
 PROGRAMS = [
     "/usr/sbin/nginx",
