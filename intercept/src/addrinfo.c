@@ -270,7 +270,8 @@ static int name_address(const struct name_request *request) {
         rest.host_room = 0;
         return rest.service && rest.service_room ? real_getnameinfo(&rest) : 0;
     }
-    if (request->flags & NI_NAMEREQD) return done < 0 ? error_of(done) : found.status == NETCON_RESOLVE_AGAIN ? EAI_AGAIN : EAI_NONAME;
+    if (request->flags & NI_NAMEREQD)
+        return done < 0 ? error_of(done) : found.status == NETCON_RESOLVE_AGAIN ? EAI_AGAIN : EAI_NONAME;
     return numeric(*request);
 }
 

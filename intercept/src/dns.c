@@ -1,4 +1,5 @@
-/* dns.c: res_query, res_search, res_querydomain, res_send and their res_n forms, for programs that want records other than addresses.
+/* dns.c: res_query, res_search, res_querydomain, res_send and their res_n forms, for programs that want records other than
+ * addresses.
  *
  * The C library's own send from inside, on the host. Ours give the query to the service, whose answers are those that a DNS client
  * gets on port 53; the query itself is made by the C library. An answer has at most 512 bytes, else its TC bit is set.
@@ -133,7 +134,8 @@ int wrapped_res_querydomain(const char *name, const char *domain, int class, int
     return function ? function(name, domain, class, type, answer, room) : fail(NO_RECOVERY);
 }
 
-int wrapped_res_nquerydomain(void *state, const char *name, const char *domain, int class, int type, unsigned char *answer, int room) {
+int wrapped_res_nquerydomain(void *state, const char *name, const char *domain, int class, int type, unsigned char *answer,
+                             int room) {
     char whole[NAME_ROOM];
     const char *joined = join(name, domain, whole);
     long got = is_active() ? joined ? query(joined, class, type, answer, room) : fail(NO_RECOVERY) : -EREMOTE;

@@ -1,7 +1,7 @@
 /* hostent.c: gethostbyname, gethostbyname2, gethostbyaddr and their _r forms.
  *
- * The plain forms answer in one static buffer each, as the C libraries do (POSIX: they need not be thread-safe). When policy sends a
- * name to the host's resolver, the C library's function of the same name answers.
+ * The plain forms answer in one static buffer each, as the C libraries do (POSIX: they need not be thread-safe). When policy sends
+ * a name to the host's resolver, the C library's function of the same name answers.
  */
 #include <netdb.h>
 #include <sys/socket.h>
@@ -72,8 +72,8 @@ static int fill(const struct resolved *found, int family, const char *asked, str
         at += width;
     }
     list[next] = NULL;
-    *place->host = (struct hostent){
-        .h_aliases = aliases, .h_addrtype = family, .h_length = (int)width, .h_addr_list = list, .h_name = at};
+    *place->host =
+        (struct hostent){.h_aliases = aliases, .h_addrtype = family, .h_length = (int)width, .h_addr_list = list, .h_name = at};
     memcpy(at, name, strlen(name) + 1);
     at += strlen(name) + 1;
     aliases[0] = alias ? memcpy(at, asked, strlen(asked) + 1) : NULL;
@@ -82,7 +82,8 @@ static int fill(const struct resolved *found, int family, const char *asked, str
 }
 
 /* Turns what was found into the result of an _r function: 0 (with or without a host), an errno, or GO_TO_HOST. */
-static int conclude(long done, const struct resolved *found, int family, const char *asked, struct place *place, struct hostent **out) {
+static int conclude(long done, const struct resolved *found, int family, const char *asked, struct place *place,
+                    struct hostent **out) {
     *out = NULL;
     if (done < 0) {
         bool ours = done == -EMFILE || done == -ENFILE;

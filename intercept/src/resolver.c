@@ -131,7 +131,9 @@ static long ask(int question, int family, int flags, const void *data, size_t le
     *call = (struct rpc_call){.operation = NETCON_RPC_RESOLVE,
                               .network = settings.network,
                               .descriptor = -1,
-                              .about = &of_family[family == AF_INET ? 1 : family == AF_INET6 ? 2 : 0],
+                              .about = &of_family[family == AF_INET    ? 1
+                                                  : family == AF_INET6 ? 2
+                                                                       : 0],
                               .data = data,
                               .data_length = (uint32_t)length,
                               .reply = call->reply,

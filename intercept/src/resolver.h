@@ -1,8 +1,8 @@
 /* resolver.h: names and addresses, for the functions that programs call (addrinfo.c, hostent.c, dns.c).
  *
  * In this order: the program's own /etc/hosts; the service, which knows the members' names and asks the networks' DNS servers; and
- * the C library's own resolver, if the service says that policy lets this name go there (NETCON_RESOLVE_HOST). Numeric addresses and
- * service names are always left to the C library: that makes no traffic, and the answers are exactly its own.
+ * the C library's own resolver, if the service says that policy lets this name go there (NETCON_RESOLVE_HOST). Numeric addresses
+ * and service names are always left to the C library: that makes no traffic, and the answers are exactly its own.
  */
 #ifndef NETCON_RESOLVER_H
 #define NETCON_RESOLVER_H
@@ -32,8 +32,8 @@ long resolver_name(const char *name, int family, int flags, struct resolved *out
 /* The name of an address of `family`. IPv4-mapped ones are looked up as IPv4. Return as above. */
 long resolver_address(int family, const void *ip, struct resolved *out);
 
-/* A DNS query of `length` bytes. Return: the length of the response, at most `room` of which are in `response`; -EREMOTE: the host's
- * resolver may be asked; or -errno. */
+/* A DNS query of `length` bytes. Return: the length of the response, at most `room` of which are in `response`; -EREMOTE: the
+ * host's resolver may be asked; or -errno. */
 long resolver_message(const void *query, size_t length, void *response, size_t room);
 
 /* The function of the C library that ours takes the place of. */

@@ -267,8 +267,12 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
         // A subject that the caller's or our descriptor table had no room for is missing, too.
         reply.error = truncated ? ENFILE : EINVAL;
     } else {
-        Request request{header, header->network != 0 ? header->network : client.path->network, client.path->network, caller,
-                        Descriptor(), std::move(reply_end)};
+        Request request{header,
+                        header->network != 0 ? header->network : client.path->network,
+                        client.path->network,
+                        caller,
+                        Descriptor(),
+                        std::move(reply_end)};
         if (subjects != 0) {
             request.subject = Descriptor(fds.front());
             fds.clear();
@@ -296,6 +300,7 @@ void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply) {
     header.magic = NETCON_RPC_MAGIC;
     header.version = NETCON_RPC_VERSION;
     header.operation = operation;
+    header.policy = reply.policy;
     header.error = reply.error;
     header.value = reply.value;
     header.data_length = reply.length;

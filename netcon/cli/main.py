@@ -15,8 +15,10 @@ from netcon.cli.common import NetconGroup, home_option
 COMMANDS = {
     "service": ("netcon.cli.service", "service"),
     "stop": ("netcon.cli.service", "stop"),
+    "policy": ("netcon.cli.policy", "policy"),
     "run": ("netcon.cli.run", "run"),
     "doctor": ("netcon.cli.doctor", "doctor"),
+    "trace": ("netcon.cli.trace", "trace"),
     "info": ("netcon.cli.node", "info"),
     "status": ("netcon.cli.node", "status"),
     "join": ("netcon.cli.node", "join"),

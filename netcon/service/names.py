@@ -17,7 +17,7 @@ from netcon.core.netconf import NetworkConfig
 from netcon.names.table import IP, IPNetwork, Member, NameTable, NetworkNames, label_of
 from netcon.service.name_server import NameServer
 from netcon.service.paths import rpc_socket
-from netcon.service.port import permitted_addresses, permitted_routes
+from netcon.service.port import NetworkPort, permitted_addresses, permitted_routes
 from netcon.service.resolver import Resolver, View, network_asker
 from netcon.service.settings import NetworkSettings
 
@@ -93,7 +93,7 @@ class Names:
         sources: list[IP] = []
         for network, port in sorted(service.ports.items()):
             status = service.node.network(network)
-            if status is None or status.config is None:
+            if status is None or status.config is None or not isinstance(port, NetworkPort):
                 continue
             sources += map(_ip, port.addresses)
             settings = service.network_settings[network]
@@ -107,7 +107,8 @@ class Names:
         """The networks and our addresses on them where other members may ask us (`settings.names.serve`)."""
         wanted = {int(network, 16) for network in self._service.conf.settings.names.serve}
         ports = self._service.ports
-        return [(network, _ip(ip)) for network in wanted & ports.keys() for ip in ports[network].addresses]
+        stacks = {network: port for network, port in ports.items() if network in wanted and isinstance(port, NetworkPort)}
+        return [(network, _ip(ip)) for network, port in stacks.items() for ip in port.addresses]
 
     async def run(self) -> None:
         """Answers programs and members, until cancelled."""

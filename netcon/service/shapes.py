@@ -10,7 +10,6 @@ from netcon.core.network import NetworkStatus, State
 from netcon.core.peer import PeerStatus
 from netcon.core.world import MoonStatus
 from netcon.names.table import IP
-from netcon.service.port import interface_name
 from netcon.service.resolver import Answer, View
 from netcon.service.settings import NetworkSettings
 
@@ -22,8 +21,8 @@ def version_fields(version: tuple[int, int, int]) -> Json:
     return {"versionMajor": major, "versionMinor": minor, "versionRev": revision, "version": f"{major}.{minor}.{revision}"}
 
 
-def network_object(status: NetworkStatus, settings: NetworkSettings) -> Json:
-    """service-api §3.4. Addresses and routes are what the controller sent, not what `settings` permits."""
+def network_object(status: NetworkStatus, settings: NetworkSettings, port: str, device: str) -> Json:
+    """service-api §3.4, and `port`, its kind. Addresses and routes are what the controller sent, not what `settings` permits."""
     config = status.config
     network = f"{status.id:016x}"
     return {
@@ -39,7 +38,8 @@ def network_object(status: NetworkStatus, settings: NetworkSettings) -> Json:
         "broadcastEnabled": bool(config and config.broadcast),
         "portError": -1 if status.status is State.PORT_ERROR else 0,
         "netconfRevision": config.revision if config else 0,
-        "portDeviceName": interface_name(status.id),
+        "portDeviceName": device,
+        "port": port,
         "allowManaged": settings.managed,
         "allowGlobal": settings.allow_global,
         "allowDefault": settings.default,

@@ -1,6 +1,6 @@
 """A small DNS server, for tests: an ordinary program with plain sockets, which knows nothing of netcon.
 
-    python3 dns_server.py ADDRESS NAME=ADDRESS …      UDP and TCP port 53; `long.NAME` has a TXT record that needs TCP
+python3 dns_server.py ADDRESS NAME=ADDRESS …      UDP and TCP port 53; `long.NAME` has a TXT record that needs TCP
 """
 
 from __future__ import annotations

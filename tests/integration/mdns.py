@@ -1,7 +1,7 @@
 """Multicast DNS (RFC 6762), just enough of it, for tests: plain sockets on port 5353, and nothing known of netcon.
 
-    python3 mdns.py serve ADDRESS NAME        says NAME's address to all who ask, over IPv4 and IPv6; prints READY
-    python3 mdns.py ask4|ask6 NAME            prints the address
+python3 mdns.py serve ADDRESS NAME        says NAME's address to all who ask, over IPv4 and IPv6; prints READY
+python3 mdns.py ask4|ask6 NAME            prints the address
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def open6() -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     made.bind(("", PORT))
-    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, GROUP6) + struct.pack("=I", index()))
+    made.setsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, GROUP6) + struct.pack("=I", index())
+    )
     made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index())
     made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
     return made

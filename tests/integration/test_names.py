@@ -1,4 +1,4 @@
-"""Names: members' names for unmodified programs, from the controller over the network, and DNS for programs with their own resolver."""
+"""Names: members' names for unmodified programs, from the controller over the network; DNS and mDNS between members."""
 
 from __future__ import annotations
 
@@ -274,7 +274,9 @@ def test_multicast_dns_between_two_members(named: Lab, version: str, tmp_path: P
     script, log = str(Path(__file__).with_name("mdns.py")), tmp_path / "log"
     with server(named.a, named.network, sys.executable, "-u", script, "serve", named.address, "web.local", log=log):
         wait_until(lambda: "READY" in log.read_text(), "the responder")
-        assert output(named.b, named.network, sys.executable, script, f"ask{version}", "web.local").decode().strip() == named.address
+        assert (
+            output(named.b, named.network, sys.executable, script, f"ask{version}", "web.local").decode().strip() == named.address
+        )
 
 
 def test_the_zeroconf_library_unchanged(named: Lab, tmp_path: Path) -> None:

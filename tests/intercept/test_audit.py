@@ -20,7 +20,6 @@ WEAK_ALLOWED = {
     "malloc",
     "__h_errno_location",
     "free",
-    "__h_errno_location",
 }
 
 PROGRAMS = [

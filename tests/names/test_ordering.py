@@ -9,7 +9,9 @@ from netcon.names.ordering import order
 
 def ordered(destinations: list[str], sources: list[str], reachable: list[str]) -> list[str]:
     found = order(
-        map(ipaddress.ip_address, destinations), list(map(ipaddress.ip_address, sources)), list(map(ipaddress.ip_network, reachable))
+        map(ipaddress.ip_address, destinations),
+        list(map(ipaddress.ip_address, sources)),
+        list(map(ipaddress.ip_network, reachable)),
     )
     return list(map(str, found))
 

@@ -57,7 +57,8 @@ static int addresses(int count, char **words) {
     }
     for (struct addrinfo *each = list; each; each = each->ai_next) {
         char host[64], port[16];
-        if (getnameinfo(each->ai_addr, each->ai_addrlen, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV)) return 1;
+        if (getnameinfo(each->ai_addr, each->ai_addrlen, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV))
+            return 1;
         printf("%d %s %s %s\n", each->ai_socktype, host, port, each->ai_canonname ? each->ai_canonname : "-");
     }
     /* A list may be freed in parts. */
@@ -90,7 +91,9 @@ static int host(char **words) {
         print_host("reentrant", out);
     else
         printf("reentrant h_errno %d\n", error);
-    if (found) printf("small %s\n", gethostbyname2_r(words[0], family, &space, small, sizeof small, &out, &error) == ERANGE ? "ERANGE" : "?");
+    if (found)
+        printf("small %s\n",
+               gethostbyname2_r(words[0], family, &space, small, sizeof small, &out, &error) == ERANGE ? "ERANGE" : "?");
     return 0;
 }
 
@@ -111,7 +114,8 @@ static int reverse(char **words) {
         print_host("plain", found);
     else
         printf("plain h_errno %d\n", h_errno);
-    if (gethostbyaddr_r(ip, width, address.any.sa_family, &space, buffer, sizeof buffer, &out, &error) == 0 && out) print_host("reentrant", out);
+    if (gethostbyaddr_r(ip, width, address.any.sa_family, &space, buffer, sizeof buffer, &out, &error) == 0 && out)
+        print_host("reentrant", out);
     error = getnameinfo(&address.any, length, name, sizeof name, port, sizeof port, 0);
     printf("name %s\n", error ? error_name(error) : name);
     error = getnameinfo(&address.any, length, name, sizeof name, NULL, 0, NI_NAMEREQD);
