@@ -576,6 +576,7 @@ class Service:
             log.warning("the kernel does not tell of new addresses (%s): they are looked for every %g s", reason, _INTERFACES_S)
             return
         with netlink:
+            self._refresh_wire()  # for what changed since the start, before we listened
             while True:
                 await trio.lowlevel.wait_readable(netlink)
                 await trio.sleep(_SETTLE_S)

@@ -38,7 +38,7 @@ def bound(running: RunningService) -> set[str]:
 
 
 def wait_for_bound(running: RunningService, *addresses: str) -> None:
-    wait_until(lambda: bound(running) == set(addresses), f"sockets on {addresses}", 20)
+    wait_until(lambda: bound(running) == set(addresses), f"sockets on {addresses}", 25)
 
 
 def test_sockets_follow_the_addresses(tmp_path: Path) -> None:
