@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("netcon.cli.run", "run"),
     "doctor": ("netcon.cli.doctor", "doctor"),
     "trace": ("netcon.cli.trace", "trace"),
+    "ping": ("netcon.cli.ping", "ping"),
     "info": ("netcon.cli.node", "info"),
     "status": ("netcon.cli.node", "status"),
     "join": ("netcon.cli.node", "join"),
