@@ -1,4 +1,4 @@
-"""A strict reader of the pcapng files that netcon writes (draft-ietf-opsawg-pcapng), for tests. What is not well-formed is an error."""
+"""A strict reader of the pcapng files that netcon writes (draft-ietf-opsawg-pcapng), for tests: is it well-formed?"""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": ("netcon.cli.doctor", "doctor"),
     "trace": ("netcon.cli.trace", "trace"),
     "ping": ("netcon.cli.ping", "ping"),
+    "capture": ("netcon.cli.capture", "capture"),
     "info": ("netcon.cli.node", "info"),
     "status": ("netcon.cli.node", "status"),
     "join": ("netcon.cli.node", "join"),

@@ -42,11 +42,11 @@ class CaptureRefused(NetconError):
 
 
 class CaptureRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /network/{network}/capture. Zero and empty: no limit, or anything."""
+    """Body of POST /network/{network}/capture. `limit`: bytes of the file. Zero and empty: no limit, or anything."""
 
     snaplen: int = 262144
     frames: int = 0
-    bytes: int = _DEFAULT_BYTES
+    limit: int = _DEFAULT_BYTES
     ethertype: int = 0
     host: str = ""
     port: int = 0
@@ -56,7 +56,7 @@ class CaptureRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, lowest, highest in (
             ("snaplen", 1, 262144),
             ("frames", 0, _FRAMES_MAX),
-            ("bytes", 0, _FRAMES_MAX),
+            ("limit", 0, _FRAMES_MAX),
             ("ethertype", 0, 0xFFFF),
             ("port", 0, 0xFFFF),
         ):
@@ -86,13 +86,14 @@ class RunningCapture:
     native: Capture | None = None
 
     def as_object(self) -> dict[str, Any]:
-        stats = self.native.stats() if self.native else dict.fromkeys(("seen", "matched", "written", "dropped", "bytes"), 0)
+        counted = ("seen", "matched", "written", "dropped", "bytes")
+        stats = self.native.stats() if self.native else dict.fromkeys(counted, 0)
         return {
             "id": self.id,
             "network": format_network(self.network),
             "socket": str(self.path),
             "reading": self.native is not None,
-            **msgspec.to_builtins({f"{name}": stats[name] for name in ("seen", "matched", "written", "dropped", "bytes")}),
+            **{name: stats[name] for name in counted},
             "filter": msgspec.to_builtins(self.request),
         }
 
@@ -121,15 +122,17 @@ class Captures:
             raise CaptureRefused(f"{CAPTURES_MAX} captures run already: end one of them first")
         self._last += 1
         path = run_folder(self._home) / f"capture-{self._last}.sock"
-        listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener._sock.bind(os.fspath(path))
+            listener.bind(os.fspath(path))
             path.chmod(0o600)
             listener.listen(1)
         except OSError as error:
             listener.close()
-            raise CaptureRefused(f"{path}: {error.strerror}") from None
-        capture = RunningCapture(self._last, port.network, request, path, listener, trio.CancelScope())
+            raise CaptureRefused(f"{path}: {error.strerror or error}") from None
+        listener.setblocking(False)
+        waiting = trio.socket.from_stdlib_socket(listener)
+        capture = RunningCapture(self._last, port.network, request, path, waiting, trio.CancelScope())
         self._running[capture.id] = capture
         self._nursery.start_soon(self._serve, capture, port)
         return capture
@@ -149,7 +152,7 @@ class Captures:
                     connection.fileno(),
                     snaplen=request.snaplen,
                     frames=request.frames,
-                    bytes=request.bytes,
+                    bytes=request.limit,
                     buffer_bytes=_BUFFER_BYTES,
                     ethertype=request.ethertype,
                     host=request.address(),
@@ -157,6 +160,7 @@ class Captures:
                     interface=port.device,
                     application=f"netcon {__version__}",
                 )
+                del port  # its end's number may be used again once the network was left
                 # It has nothing to say, so what can be read is its end; which comes too when it has seen ours.
                 await trio.lowlevel.wait_readable(connection)
         except (OSError, RuntimeError) as error:  # no descriptor; the reactor was stopped meanwhile
