@@ -258,6 +258,9 @@ class Service:
             except NetconError as error:
                 log.warning("%s: not orbited: %s", path, error)
 
+        for moon, seed in self.home.moon_seeds():
+            self.node.orbit(moon, now, seed=seed)
+
     def _load_peers(self, now: int) -> None:
         for path, data in self.home.peers():
             try:
@@ -549,7 +552,8 @@ class Service:
             log.error("%s", error)
             return
         if changed:
-            self.node.set_local_endpoints(self.wire.local_endpoints)
+            self.node.set_local_endpoints(self.wire.local_endpoints, self.clock())
+            self.perform()
             self._wake()
 
     # -- networks --
@@ -675,6 +679,7 @@ class Service:
         except NetconError as error:
             raise ServiceError(f"{self.home.path / f'moons.d/{moon:016x}.moon'}: {error}; replace or remove it") from error
         self.perform()
+        await self._stored()
         self._wake()
         return taken
 
