@@ -73,6 +73,7 @@ cdef struct OpenUdp:
     const uint8_t *ip
     size_t ip_length
     uint32_t scope
+    const char *device
     uint16_t port
     int result
 
@@ -101,7 +102,7 @@ cdef struct UseMemoryEnd:
 
 cdef void open_udp(void *context) noexcept nogil:
     cdef OpenUdp *job = <OpenUdp *>context
-    job.result = job.udp.open(job.ip, job.ip_length, job.scope, &job.port)
+    job.result = job.udp.open(job.ip, job.ip_length, job.scope, job.device, &job.port)
 
 cdef void close_udp(void *context) noexcept nogil:
     cdef CloseUdp *job = <CloseUdp *>context
@@ -265,11 +266,13 @@ cdef class Reactor:
 
     # -- wire --
 
-    def bind_udp(self, str ip, uint16_t port):
+    def bind_udp(self, str ip, uint16_t port, str device=""):
         cdef OpenUdp job
         family, _, _, _, address = sockets.getaddrinfo(ip, port, type=sockets.SOCK_DGRAM, flags=sockets.AI_NUMERICHOST)[0]
         cdef bytes packed = sockets.inet_pton(family, address[0].partition("%")[0])
+        cdef bytes name = os.fsencode(device)
         job.udp = self.udp
+        job.device = PyBytes_AS_STRING(name)
         job.ip = <const uint8_t *>PyBytes_AS_STRING(packed)
         job.ip_length = len(packed)
         job.scope = address[3] if family == sockets.AF_INET6 else 0
