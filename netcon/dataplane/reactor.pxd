@@ -98,7 +98,7 @@ cdef extern from "engine_end.hpp" namespace "netcon" nogil:
 cdef extern from "udp.hpp" namespace "netcon" nogil:
     cdef cppclass UdpSockets(RingPort):
         UdpSockets(EngineRings &rings) except +
-        int open(const uint8_t *ip, size_t ip_length, uint32_t scope, uint16_t *port)
+        int open(const uint8_t *ip, size_t ip_length, uint32_t scope, const char *device, uint16_t *port)
         void close(int number)
         void close_all()
 

@@ -39,9 +39,10 @@ class Reactor:
     def stats(self) -> dict[str, int]:
         """Counters: batches, wakeups, datagrams_in, datagrams_out, frames_up, frames_down, ring_full, send_errors, …"""
     # -- wire --
-    def bind_udp(self, ip: str, port: int) -> tuple[int, int]:
+    def bind_udp(self, ip: str, port: int, device: str = "") -> tuple[int, int]:
         """Open a UDP socket (DF cleared, 1 MiB buffers wanted); returns (socket number ≥ 1, port). `ip` is numeric;
-        an IPv6 link-local one has its scope ("fe80::1%eth0"). IPv6 sockets are V6ONLY. OSError."""
+        an IPv6 link-local one has its scope ("fe80::1%eth0"). IPv6 sockets are V6ONLY. With `device` its packets
+        leave by that interface, whatever the routes say (SO_BINDTODEVICE). OSError."""
 
     def close_udp(self, socket: int) -> None: ...
 

@@ -70,6 +70,7 @@ cdef struct OpenUdp:
     const uint8_t *ip
     size_t ip_length
     uint32_t scope
+    const char *device
     uint16_t port
     int result
 
@@ -98,7 +99,7 @@ cdef struct UseMemoryEnd:
 
 cdef void open_udp(void *context) noexcept nogil:
     cdef OpenUdp *job = <OpenUdp *>context
-    job.result = job.udp.open(job.ip, job.ip_length, job.scope, &job.port)
+    job.result = job.udp.open(job.ip, job.ip_length, job.scope, job.device, &job.port)
 
 cdef void close_udp(void *context) noexcept nogil:
     cdef CloseUdp *job = <CloseUdp *>context
@@ -262,8 +263,9 @@ cdef class Reactor:
 
     # -- wire --
 
-    def bind_udp(self, str ip, uint16_t port):
+    def bind_udp(self, str ip, uint16_t port, str device=""):
         cdef OpenUdp job
+        cdef bytes device_name = device.encode()
         family, _, _, _, address = sockets.getaddrinfo(ip, port, type=sockets.SOCK_DGRAM, flags=sockets.AI_NUMERICHOST)[0]
         cdef bytes packed = sockets.inet_pton(family, address[0].partition("%")[0])
         job.udp = self.udp
@@ -271,6 +273,7 @@ cdef class Reactor:
         job.ip_length = len(packed)
         job.scope = address[3] if family == sockets.AF_INET6 else 0
         job.port = port
+        job.device = PyBytes_AS_STRING(device_name)
         self.on_thread(open_udp, &job)
         return check(job.result), job.port
 

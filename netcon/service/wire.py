@@ -57,7 +57,7 @@ class Wire:
 
     def __init__(self, reactor: Reactor, primary_port: int, conf: LocalConf) -> None:
         self._reactor = reactor
-        self._sockets: dict[tuple[bytes, int], int] = {}
+        self._sockets: dict[tuple[bytes, int, str], int] = {}  # (address, port, device it is bound to or "")
         self.primary_port = primary_port
         settings = conf.settings
         self.ports = [primary_port]
@@ -87,18 +87,22 @@ class Wire:
             addresses.append(_LOOPBACK)
         return addresses
 
-    def refresh(self, conf: LocalConf, own: Iterable[bytes] = ()) -> bool:
-        """Open and close sockets as the machine's addresses want it; True if any changed. ServiceError when none can be bound."""
-        wanted = {(ip, port) for ip in self.wanted(conf, own) for port in self.ports}
+    def refresh(self, conf: LocalConf, own: Iterable[bytes] = (), *, to_devices: bool = False) -> bool:
+        """Open and close sockets as the machine's addresses want it; True if any changed. ServiceError when none can be bound.
+
+        `to_devices`: a default route leads into one of our networks, and our own packets must not follow it.
+        """
+        devices = {ip: interface for interface, ip in interface_addresses()} if to_devices else {}
+        wanted = {(ip, port, devices.get(ip, "")) for ip in self.wanted(conf, own) for port in self.ports}
         changed = False
         for key in self._sockets.keys() - wanted:
             self._reactor.close_udp(self._sockets.pop(key))
             changed = True
         failure: OSError | None = None
-        for ip, port in sorted(wanted - self._sockets.keys()):
+        for ip, port, device in sorted(wanted - self._sockets.keys()):
             text = str(ipaddress.ip_address(ip))
             try:
-                self._sockets[ip, port], _ = self._reactor.bind_udp(text, port)
+                self._sockets[ip, port, device], _ = self._reactor.bind_udp(text, port, device)
                 changed = True
             except OSError as error:
                 failure = error
@@ -117,8 +121,8 @@ class Wire:
 
     @property
     def local_endpoints(self) -> list[Endpoint]:
-        return [Endpoint(ip, port) for ip, port in self._sockets]
+        return [Endpoint(ip, port) for ip, port, _ in self._sockets]
 
     def listening_on(self) -> list[str]:
         """As `ip/port`, for /status."""
-        return sorted(f"{ipaddress.ip_address(ip)}/{port}" for ip, port in self._sockets)
+        return sorted(f"{ipaddress.ip_address(ip)}/{port}" for ip, port, _ in self._sockets)

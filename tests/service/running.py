@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,13 +32,16 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLIN
 class RunningService:
     """A service process on `home`. As a context manager it is stopped, and must end well, unless the test killed it."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, prefix: Sequence[str] = (), module: str | None = None) -> None:
+        """`prefix`: a command that runs it, as `ip netns exec NAME`. `module`: instead of netcon.service."""
         self.home = home
+        self.prefix = list(prefix)
         self.log = home.parent / f"{home.name}.log"
         read_end, write_end = os.pipe()
+        command = service_command(home, None, "--ready-fd", str(write_end), *options)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                service_command(home, None, "--ready-fd", str(write_end), *options),
+                [*prefix, *(module or word if word == "netcon.service" else word for word in command)],
                 env=service_environment() | {"NETCON_PLANET": "private"},
                 pass_fds=[write_end],
                 stdin=subprocess.DEVNULL,
