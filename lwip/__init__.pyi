@@ -43,7 +43,8 @@ class Stack:
 
     def stats(self) -> dict[str, int]:
         """frames_in, frames_out, bytes_in, bytes_out, bad_frames, frames_dropped (no peer, not running), deliveries_refused
-        (the peer took fewer), transmit_refused (lwIP was told to wait), segments_merged, checksum_errors, tcp_drops,
+        (the peer took fewer), transmit_refused (lwIP was told to wait), segments_merged, segments_refused (out of order, too
+        many), checksum_errors, tcp_drops,
         tcp_active, tcp_listening, tcp_time_wait, memory, memory_peak, timer_runs."""
 
     def close(self) -> None:
@@ -77,8 +78,10 @@ class Probe:
 class SocketServer:
     """The POSIX socket server: one per service; serves socket RPC (include/netcon/socket_rpc.h) on AF_UNIX paths."""
 
-    def __init__(self, reactor: object, *, service: int, epoch: int, raw_sockets: bool = False) -> None:
-        """`raw_sockets`: SOCK_RAW for ICMP and ICMPv6 is allowed (policy); EPERM otherwise."""
+    def __init__(self, reactor: object, *, service: int, epoch: int) -> None: ...
+    def set_policy(self, table: bytes) -> None:
+        """`table`: a compiled policy (include/netcon/policy.h; netcon.policy makes it). It counts for what is asked from now on.
+        ValueError. Before the first one: loopback and nothing else is the host's, raw sockets are refused."""
 
     def listen(self, path: str, *, network: int = 0, mode: int = 0o600) -> None:
         """Serve on `path` with this default network. OSError; a stale socket file is replaced, a live one is EADDRINUSE."""

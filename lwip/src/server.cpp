@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint64_t retry_after_us = 20'000;     // descriptors in flight become fewer when some program accepts
 constexpr uint64_t sweep_every_us = 30'000'000; // an orphan that made no progress in one whole round is given up
-constexpr size_t failed_kept = 256;
+constexpr size_t failed_kept = 256, ends_kept = 1024;
 constexpr size_t descriptors_reserved = 256; // for all that is not a program's socket
 
 size_t descriptor_limit() {
@@ -30,11 +30,13 @@ size_t descriptor_limit() {
 } // namespace
 
 Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epoch)
-    : reactor(reactor), datagrams(*this), service_(service), epoch_(epoch), serial_(std::random_device{}()),
+    : reactor(reactor), datagrams(*this), policy_{}, service_(service), epoch_(epoch), serial_(std::random_device{}()),
       rpc_(reactor, *this, closer) {
+    policy_.fallback = NETCON_POLICY_REFUSE; // closed; and without a line for it loopback is the host's
     size_t limit = descriptor_limit();
     sockets_max_ = limit > 2 * descriptors_reserved ? limit - descriptors_reserved : limit / 2;
     failed_.resize(failed_kept);
+    ends_.resize(ends_kept);
     retry_timer_ = reactor->timer_new(reactor->reactor, on_retry, this);
     sweep_timer_ = reactor->timer_new(reactor->reactor, on_sweep, this);
     if (retry_timer_ == nullptr || sweep_timer_ == nullptr) throw std::bad_alloc();
@@ -76,6 +78,10 @@ uint64_t Server::network_of(const Stack *stack) const {
 
 std::shared_ptr<Stack> Server::stack_with(uint64_t network, const Address &local) const {
     ip_addr_t ip = to_lwip(local);
+    if (local.is_loopback()) { // every one has it
+        std::shared_ptr<Stack> stack = stack_of(loopback_network(network));
+        return stack && stack->running() ? stack : nullptr;
+    }
     for (auto &[id, stack] : networks_)
         if ((network == 0 || network == id) && stack->running() && stack->is_local(ip)) return stack;
     return nullptr;
@@ -85,7 +91,7 @@ std::shared_ptr<Stack> Server::stack_towards(uint64_t network, const Address &re
     ip_addr_t to = to_lwip(remote);
     // Who has the address comes before who has a route to it, as in a kernel.
     if (std::shared_ptr<Stack> own = stack_with(network, remote)) {
-        source = remote;
+        source = remote.is_loopback() ? Address::loopback(remote.is_v4()) : remote;
         source.port = 0;
         return own;
     }
@@ -209,6 +215,11 @@ void Server::keep_failed(Socket &socket) {
         retire(*found->second);
 }
 
+void Server::remember_end(uint64_t id, int error) {
+    ends_[ends_at_] = {id, error};
+    ends_at_ = (ends_at_ + 1) % ends_.size();
+}
+
 void Server::notice_closed(uint16_t port) {
     std::vector<Socket *> holders; // one that ends may take others with it
     for (Socket *socket = sockets_; socket != nullptr; socket = socket->next)
@@ -318,6 +329,7 @@ void Server::on_sweep(void *context) {
 
 void Server::handle(Request &request, Reply &reply) {
     const netcon_rpc_request &header = *request.header;
+    reply.policy = policy_bits_;
     if (header.operation == NETCON_RPC_HELLO) {
         netcon_rpc_hello hello{service_, epoch_, request.path_network};
         std::memcpy(reply.data, &hello, sizeof hello);
@@ -341,10 +353,23 @@ void Server::handle(Request &request, Reply &reply) {
     }
     if (datagram_socket != nullptr) {
         reply.error = datagrams.answer(*datagram_socket, request, reply);
+        // Before the reply: a program that closes P then has closed it, and its port is free.
+        if (harmless(request.subject.get())) request.subject.reset();
         return;
     }
     auto found = by_id_.find(header.socket);
     Socket *socket = found != by_id_.end() ? found->second : nullptr;
+    if (socket == nullptr && header.operation == NETCON_RPC_GETSOCKOPT && header.args[0] == SOL_SOCKET &&
+        header.args[1] == SO_ERROR) {
+        auto end = std::find_if(ends_.begin(), ends_.end(), [&](const End &each) { return each.id == header.socket; });
+        if (end == ends_.end() || header.args[2] < static_cast<int>(sizeof end->error)) {
+            reply.error = EBADF;
+            return;
+        }
+        reply_int(reply, end->error, sizeof end->error);
+        end->id = 0; // SO_ERROR is told once
+        return;
+    }
     if (socket == nullptr) {
         // A pair that is spent: its connection is gone, but the program still holds P. The names say that it was ours.
         auto own = own_program_name(request.subject.get());
@@ -388,8 +413,9 @@ int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply 
         if (address.family == AF_INET6 && address.scope != 0 && Address::from(address).is_link_local() &&
             (network = network_of_interface(address.scope)) == 0)
             return ENODEV;
-        return header.operation == NETCON_RPC_BIND ? socket.bind(address, network)
-                                                   : socket.connect(address, network, header.args[0] != 0, program, reply);
+        return header.operation == NETCON_RPC_BIND
+                   ? socket.bind(address, network, header.flags)
+                   : socket.connect(address, network, header.flags, header.args[0] != 0, program, reply);
     case NETCON_RPC_LISTEN:
         if (!socket.options.device.empty() && network == 0) return ENODEV;
         return socket.listen(header.args[0], network, program, reply);

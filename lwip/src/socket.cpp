@@ -135,15 +135,16 @@ void Socket::turn() {
 
 /* ---- bind ---- */
 
-int Socket::bind(const netcon_address &wanted, uint64_t on_network) {
+int Socket::bind(const netcon_address &wanted, uint64_t on_network, uint16_t flags) {
     if (state != State::fresh || explicitly_bound_) return EINVAL;
     if (wanted.family != family) return family == AF_INET6 && wanted.family == AF_INET ? EINVAL : EAFNOSUPPORT;
     Address asked = Address::from(wanted);
     if (family == AF_INET6 && asked.is_v4() && options.v6_only) return EINVAL;
+    if (int error = server.decide(NETCON_POLICY_BIND, NETCON_POLICY_TCP, asked, flags, on_network)) return error;
     uint64_t join_network = on_network;
     if (!asked.is_any()) {
         std::shared_ptr<Stack> stack = server.stack_with(on_network, asked);
-        if (!stack) return EADDRNOTAVAIL;
+        if (!stack) return server.uncarried(EADDRNOTAVAIL);
         join_network = server.network_of(stack.get());
     }
     binding.local = asked;
@@ -257,7 +258,8 @@ int Socket::shutdown(int how) {
 
 /* ---- connect ---- */
 
-int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool waits, Descriptor &program_end, Reply &reply) {
+int Socket::connect(const netcon_address &wanted, uint64_t on_network, uint16_t flags, bool waits, Descriptor &program_end,
+                    Reply &reply) {
     if (wanted.family == AF_UNSPEC) {
         // Disconnect. What was connected, or tried to, needs a new pair: the old one's names and bytes are spent.
         if (state == State::fresh || state == State::bound || state == State::failed) return 0;
@@ -298,12 +300,19 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
     // Whose is it? A bound address decides, then the request's network, then the route.
     bool local_given = explicitly_bound_ && !bound_to_.is_any();
     if (local_given && bound_to_.is_v4() != to.is_v4()) return to.is_v4() ? EINVAL : ENETUNREACH;
+    if (to.is_any()) { // this host, as Linux reads it
+        if (local_given)
+            to.ip = bound_to_.ip;
+        else if ((flags & NETCON_RPC_VIRTUAL) || server.loopback_is_virtual())
+            to.ip = Address::loopback(to.is_v4()).ip;
+    }
+    if (int error = server.decide(NETCON_POLICY_CONNECT, NETCON_POLICY_TCP, to, flags, on_network)) return error;
     uint64_t on = network != 0 ? network : on_network;
     Address from;
     std::shared_ptr<Stack> stack = server.stack_towards(on, to, from);
-    if (!stack) return ENETUNREACH;
-    if (to.is_any()) // this host, as Linux reads it
-        to.ip = from.ip;
+    if (!stack) return local_given || !options.device.empty() ? ENETUNREACH : server.uncarried(ENETUNREACH);
+    if (to.is_any()) to.ip = from.ip;
+    if (!server.may_cross(*stack, options.device, local_given ? bound_to_ : from, to)) return to.is_v4() ? EINVAL : ENETUNREACH;
     if (server.stack_with(on, to)) server.notice_closed_listeners(to.port);
 
     bool claimed = false;
@@ -417,8 +426,15 @@ void Socket::complete_connect() {
     start_pump();
 }
 
+/* To the connection, and, of a connected pair, to the queue towards the program: together they are its receive buffer. */
+void Socket::apply_options() {
+    tcp.apply(options);
+    if (state == State::connected && options.receive_buffer_set) set_send_buffer(pair.get(), options.receive_buffer / 2);
+}
+
 void Socket::start_pump() {
     state = State::connected;
+    apply_options();
     stale_ = true;
     readable_ = true;
     pump();
@@ -477,7 +493,6 @@ int Socket::make_accepted_pair(const Socket &listening) {
     binding.reuse_address = listening.binding.reuse_address;
     binding.reuse_port = listening.binding.reuse_port;
     server.ports.inherit(binding);
-    tcp.apply(options);
     connect_reported_ = true;
     // The stale byte, then the name, before anybody can see the descriptor.
     int error = send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 ? name_pair('C', local, 0) : ENOBUFS;

@@ -43,9 +43,9 @@ class Socket {
     int take_pair(Descriptor service_end, uint64_t id);
 
     /* -- requests; each returns 0 or the errno that Linux would give -- */
-    int bind(const netcon_address &address, uint64_t network);
+    int bind(const netcon_address &address, uint64_t network, uint16_t flags);
     int listen(int backlog, uint64_t network, Descriptor &program, Reply &reply);
-    int connect(const netcon_address &address, uint64_t network, bool waits, Descriptor &program, Reply &reply);
+    int connect(const netcon_address &address, uint64_t network, uint16_t flags, bool waits, Descriptor &program, Reply &reply);
     int shutdown(int how);
     int local_name(Reply &reply) const;
     int peer_name(Reply &reply) const;
@@ -101,6 +101,7 @@ class Socket {
     static void notify(void *context);
 
     int claim_port();
+    void apply_options();
     int fill_program(Descriptor &program);
     void drain_pair();
     void drain_filler();

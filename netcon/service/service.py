@@ -43,6 +43,7 @@ from netcon.core.netconf import check_token
 from netcon.core.node import Node
 from netcon.core.settings import NodeSettings
 from netcon.dataplane.reactor import Reactor
+from netcon.policy import Policy
 from netcon.service.api import serve_api
 from netcon.service.clock import Clock
 from netcon.service.errors import PortError, ServiceError
@@ -164,6 +165,7 @@ class Service:
             self.wire = Wire(self.reactor, control.getsockname()[1], self.conf)
             self.wire.refresh(self.conf)
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
+            self.server.set_policy(self.conf.policy().compiled())
             try:
                 self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
             except OSError as error:
@@ -255,6 +257,9 @@ class Service:
                     log.warning("%s: not orbited: too many moons", path)
             except NetconError as error:
                 log.warning("%s: not orbited: %s", path, error)
+
+        for moon, seed in self.home.moon_seeds():
+            self.node.orbit(moon, now, seed=seed)
 
     def _load_peers(self, now: int) -> None:
         for path, data in self.home.peers():
@@ -533,6 +538,7 @@ class Service:
             log.error("%s; the previous settings stay", error)
             return False
         self._set_physical()
+        self.server.set_policy(self.conf.policy().compiled())
         self.perform()
         log.info("local.conf was read again; ports and paths over loopback change at the next start only")
         self._report_without_effect()
@@ -547,7 +553,8 @@ class Service:
             log.error("%s", error)
             return
         if changed:
-            self.node.set_local_endpoints(self.wire.local_endpoints)
+            self.node.set_local_endpoints(self.wire.local_endpoints, self.clock())
+            self.perform()
             self._wake()
 
     # -- networks --
@@ -671,6 +678,7 @@ class Service:
         except NetconError as error:
             raise ServiceError(f"{self.home.path / f'moons.d/{moon:016x}.moon'}: {error}; replace or remove it") from error
         self.perform()
+        await self._stored()
         self._wake()
         return taken
 
@@ -729,6 +737,13 @@ class Service:
             text = msgspec.json.format(msgspec.json.encode(raw), indent=4)
             parse_local_conf(text, self.home.path / "local.conf")
             await trio.to_thread.run_sync(self.home.write, "local.conf", text)
+
+    async def set_policy(self, text: str) -> None:
+        """Keep a policy in local.conf, and apply it at once. PolicyError, SettingsError."""
+        policy = Policy.parse(text)
+        await self.store_settings({"policy": text.splitlines()})
+        self.conf.settings.policy = self.conf.raw.setdefault("settings", {})["policy"] = text.splitlines()
+        self.server.set_policy(policy.compiled())
 
 
 def main(home: Path, *, port: int | None = None, ready: Callable[[], None] = lambda: None) -> None:
