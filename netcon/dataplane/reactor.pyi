@@ -41,8 +41,8 @@ class Reactor:
     # -- wire --
     def bind_udp(self, ip: str, port: int, device: str = "") -> tuple[int, int]:
         """Open a UDP socket (DF cleared, 1 MiB buffers wanted); returns (socket number ≥ 1, port). `ip` is numeric;
-        an IPv6 link-local one has its scope ("fe80::1%eth0"). IPv6 sockets are V6ONLY. With `device` its packets
-        leave by that interface, whatever the routes say (SO_BINDTODEVICE). OSError."""
+        an IPv6 link-local one has its scope ("fe80::1%eth0"). IPv6 sockets are V6ONLY. With `device`, an interface's name, it
+        sends and receives there only (SO_BINDTODEVICE; PermissionError on kernels before 5.7 without privilege). OSError."""
 
     def close_udp(self, socket: int) -> None: ...
 

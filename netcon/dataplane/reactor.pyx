@@ -268,7 +268,9 @@ cdef class Reactor:
         cdef bytes device_name = device.encode()
         family, _, _, _, address = sockets.getaddrinfo(ip, port, type=sockets.SOCK_DGRAM, flags=sockets.AI_NUMERICHOST)[0]
         cdef bytes packed = sockets.inet_pton(family, address[0].partition("%")[0])
+        cdef bytes name = os.fsencode(device)
         job.udp = self.udp
+        job.device = PyBytes_AS_STRING(name)
         job.ip = <const uint8_t *>PyBytes_AS_STRING(packed)
         job.ip_length = len(packed)
         job.scope = address[3] if family == sockets.AF_INET6 else 0

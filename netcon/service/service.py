@@ -48,6 +48,7 @@ from netcon.service.api import serve_api
 from netcon.service.clock import Clock
 from netcon.service.errors import PortError, ServiceError
 from netcon.service.home import Home
+from netcon.service.interfaces import address_changes, discard_changes
 from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
 from netcon.service.ports import Port, make_port
@@ -67,6 +68,7 @@ _LONGEST_SLEEP_MS = 30_000
 _HOUSEKEEPING_S = 5.0
 _STACK_CHECK_MS = 250  # under traffic, failed stacks are looked for this often; otherwise with the housekeeping
 _INTERFACES_S = 30.0  # vl1 §5.13
+_SETTLE_S = 0.2  # a change of addresses comes in several parts: the old one goes, the new one comes, a route
 _LOCAL_CONF_S = 10.0  # service-api §6
 _PEERS_S = 3600.0  # vl1 §7
 _SLEPT_MS = 10_000  # an overrun of this much means that the machine slept (vl1 §5.13)
@@ -108,7 +110,7 @@ class Service:
         self.defects = 0
         self.network_settings: dict[int, NetworkSettings] = {}
         self.ports: dict[int, Port] = {}
-        self._to_devices = False  # the wire's sockets are bound to their interfaces
+        self._to_interfaces = False  # every socket of the wire is bound to its interface
         self._port_errors: dict[int, str] = {}  # what the log has heard
         self._network_of: dict[int, int] = {}  # Ethernet end number -> network
         self._last_number = 0
@@ -197,6 +199,7 @@ class Service:
                 work.start_soon(self._validate_identities)
                 work.start_soon(self._keep_state)
                 work.start_soon(self._housekeeping)
+                work.start_soon(self._watch_addresses)
                 ready()
                 await self._stop.wait()
                 work.cancel_scope.cancel()
@@ -546,9 +549,9 @@ class Service:
 
     def _refresh_wire(self) -> None:
         own = [ip for port in self.ports.values() for ip in port.addresses]
-        self._to_devices = self._has_default_route()
+        self._to_interfaces = self._has_default_route()
         try:
-            changed = self.wire.refresh(self.conf, own, to_devices=self._to_devices)
+            changed = self.wire.refresh(self.conf, own, to_interfaces=self._to_interfaces)
         except (OSError, ServiceError) as error:
             log.error("%s", error)
             return
@@ -556,6 +559,22 @@ class Service:
             self.node.set_local_endpoints(self.wire.local_endpoints, self.clock())
             self.perform()
             self._wake()
+
+    async def _watch_addresses(self) -> None:
+        """Bind anew as soon as the machine's addresses change. Where the kernel does not tell, housekeeping looks."""
+        try:
+            netlink = address_changes()
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning("the kernel does not tell of new addresses (%s): they are looked for every %g s", reason, _INTERFACES_S)
+            return
+        with netlink:
+            self._refresh_wire()  # for what changed since the start, before we listened
+            while True:
+                await trio.lowlevel.wait_readable(netlink)
+                await trio.sleep(_SETTLE_S)
+                discard_changes(netlink)
+                self._refresh_wire()
 
     # -- networks --
 
@@ -708,7 +727,7 @@ class Service:
         self.node.set_port_error(network, False)
         self.node.set_multicast_groups(network, port.groups(), self.clock())
         own = [ip for each in self.ports.values() for ip in each.addresses]
-        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints} or self._to_devices != self._has_default_route():
+        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints} or self._to_interfaces != self._has_default_route():
             self._refresh_wire()
 
     def _has_default_route(self) -> bool:

@@ -32,8 +32,15 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLIN
 class RunningService:
     """A service process on `home`. As a context manager it is stopped, and must end well, unless the test killed it."""
 
-    def __init__(self, home: Path, *options: str, prefix: Sequence[str] = (), module: str | None = None) -> None:
-        """`prefix`: a command that runs it, as `ip netns exec NAME`. `module`: instead of netcon.service."""
+    def __init__(
+        self,
+        home: Path,
+        *options: str,
+        prefix: Sequence[str] = (),
+        environment: Callable[[], dict[str, str]] = service_environment,
+        module: str = "netcon.service",
+    ) -> None:
+        """`prefix`: words before the command, which run it elsewhere or as somebody else. `module`: what to run."""
         self.home = home
         self.prefix = list(prefix)
         self.log = home.parent / f"{home.name}.log"
@@ -41,8 +48,8 @@ class RunningService:
         command = service_command(home, None, "--ready-fd", str(write_end), *options)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, *(module or word if word == "netcon.service" else word for word in command)],
-                env=service_environment() | {"NETCON_PLANET": "private"},
+                [*prefix, *(module if word == "netcon.service" else word for word in command)],
+                env=environment() | {"NETCON_PLANET": "private"},
                 pass_fds=[write_end],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

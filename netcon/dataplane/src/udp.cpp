@@ -57,8 +57,8 @@ int UdpSockets::open(const uint8_t *ip, size_t ip_length, uint32_t scope, const 
     socket->fd = Fd(::socket(socket->family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));
     if (!socket->fd) return -errno;
     int fd = socket->fd.get();
-    /* Without privilege since Linux 5.7, for a socket that is bound to none yet. */
-    if (*device && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, strlen(device)) < 0) return -errno;
+    auto device_length = static_cast<socklen_t>(strlen(device));
+    if (device_length && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, device_length) < 0) return -errno;
     if (set_options(fd, socket->family) < 0 || bind(fd, &wanted.any, length) < 0 || getsockname(fd, &bound.any, &bound_length) < 0)
         return -errno;
     auto on_event = [](void *context, int, uint32_t events) {
