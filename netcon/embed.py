@@ -53,7 +53,7 @@ from netcon.core.world import Root, World, make_planet
 from netcon.dataplane.reactor import Reactor
 from netcon.service.clock import Clock
 from netcon.service.home import Home
-from netcon.service.interfaces import interface_addresses, usable_addresses
+from netcon.service.interfaces import InterfaceAddress, interface_addresses, usable_addresses
 from netcon.service.planet import choose_planet, public_planet
 
 __all__ = ["EmbedError", "Event", "Frame", "Node", "Subscription", "open_node"]
@@ -519,11 +519,14 @@ async def open_node(
 
 def _bind(reactor: Reactor, address: str | None, port: int) -> list[Endpoint]:
     """A UDP socket on `address`, or on each usable one, all on one port."""
-    wanted = [ipaddress.ip_address(address).packed] if address is not None else usable_addresses(interface_addresses())
+    if address is not None:
+        wanted = [InterfaceAddress("", ipaddress.ip_address(address).packed)]
+    else:
+        wanted = usable_addresses(interface_addresses())
     if not wanted:
         raise EmbedError("this machine has no address that a node could use; name one, as 127.0.0.1")
     endpoints = []
-    for ip in wanted:
+    for _, ip in wanted:
         _, port = reactor.bind_udp(str(ipaddress.ip_address(ip)), port)
         endpoints.append(Endpoint(ip, port))
     return endpoints

@@ -265,7 +265,6 @@ cdef class Reactor:
 
     def bind_udp(self, str ip, uint16_t port, str device=""):
         cdef OpenUdp job
-        cdef bytes device_name = device.encode()
         family, _, _, _, address = sockets.getaddrinfo(ip, port, type=sockets.SOCK_DGRAM, flags=sockets.AI_NUMERICHOST)[0]
         cdef bytes packed = sockets.inet_pton(family, address[0].partition("%")[0])
         cdef bytes name = os.fsencode(device)
@@ -275,7 +274,6 @@ cdef class Reactor:
         job.ip_length = len(packed)
         job.scope = address[3] if family == sockets.AF_INET6 else 0
         job.port = port
-        job.device = PyBytes_AS_STRING(device_name)
         self.on_thread(open_udp, &job)
         return check(job.result), job.port
 
