@@ -32,7 +32,7 @@ cdef extern from "<atomic>" nogil:
 
 cdef extern from "live.hpp" namespace "netcon" nogil:
     cdef cppclass LiveObjects:
-        atomic_long reactors, timers, watches, sockets, engine_ends, impairments, memory_ends, taps
+        atomic_long reactors, timers, watches, sockets, engine_ends, impairments, memory_ends, taps, captures
     LiveObjects live
 
 cdef extern from "reactor.hpp" nogil:
@@ -90,10 +90,36 @@ cdef extern from "engine_rings.hpp" namespace "netcon" nogil:
         Doorbell engine_bell
         Counters counters
 
+cdef extern from "fd.hpp" namespace "netcon" nogil:
+    cdef cppclass Fd:
+        Fd(int fd)
+
+cdef extern from "capture.hpp" namespace "netcon" nogil:
+    cdef cppclass CaptureFilter:
+        uint32_t ethertype, port
+        uint8_t *host
+        uint8_t host_length
+    cdef cppclass CaptureParameters:
+        uint32_t snaplen
+        uint64_t frames, bytes, buffer_bytes
+        CaptureFilter filter
+        string interface, application
+    cdef cppclass CaptureCounters:
+        uint64_t seen, matched, written, dropped, bytes
+        cbool ended
+    cdef cppclass CCapture "netcon::Capture":
+        CCapture(CReactor &reactor, Fd out, const CaptureParameters &parameters)
+        void finish()
+        CaptureCounters counters
+    cdef cppclass Captures:
+        void add(CCapture *capture)
+        void remove(CCapture *capture)
+
 cdef extern from "engine_end.hpp" namespace "netcon" nogil:
     cdef cppclass CEngineEnd "netcon::EngineEnd"(RingPort):
         CEngineEnd(EngineRings &rings, int number) except +
         const netcon_ethernet_end *api()
+        Captures captures
 
 cdef extern from "udp.hpp" namespace "netcon" nogil:
     cdef cppclass UdpSockets(RingPort):

@@ -45,6 +45,7 @@ from netcon.core.settings import NodeSettings
 from netcon.dataplane.reactor import Reactor
 from netcon.policy import Policy
 from netcon.service.api import serve_api
+from netcon.service.captures import Captures
 from netcon.service.clock import Clock
 from netcon.service.errors import PortError, ServiceError
 from netcon.service.home import Home
@@ -191,6 +192,7 @@ class Service:
             self._load_peers(now)
             for network, cached in home.networks().items():
                 self._join(network, cached, home.network_settings(network), self._stored_token(network))
+            self.captures = Captures(home.path, nursery)
             await serve_api(nursery, self, control)
             home.announce(self.wire.primary_port)
             log.info("node %010x is up on port %d, home %s", identity.address, self.wire.primary_port, home.path)
@@ -684,6 +686,8 @@ class Service:
 
     def _close(self, port: Port) -> None:
         """End a network's stack. The resets that it sends are in the ring when its end is disconnected: they still go out."""
+        if hasattr(self, "captures"):
+            self.captures.port_closes(port.network)
         port.close()
         for _ in range(_TURNS_AT_CLOSE):
             if not self._turn():
