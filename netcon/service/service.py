@@ -112,8 +112,10 @@ class Service:
         self.defects = 0
         self.network_settings: dict[int, NetworkSettings] = {}
         self.ports: dict[int, Port] = {}
+        self._to_interfaces = False  # every socket of the wire is bound to its interface
         self._port_errors: dict[int, str] = {}  # what the log has heard
         self._network_of: dict[int, int] = {}  # Ethernet end number -> network
+        self._last_number = 0
         self._datagrams: list[tuple[int, tuple[bytes, int], bytes, int]] = []
         self._frames: list[tuple[int, bytes, bytes, int, bytes]] = []
         self._sleeping: trio.CancelScope | None = None
@@ -559,8 +561,9 @@ class Service:
 
     def _refresh_wire(self) -> None:
         own = [ip for port in self.ports.values() for ip in port.addresses]
+        self._to_interfaces = self._has_default_route()
         try:
-            changed = self.wire.refresh(self.conf, own)
+            changed = self.wire.refresh(self.conf, own, to_interfaces=self._to_interfaces)
         except (OSError, ServiceError) as error:
             log.error("%s", error)
             return
@@ -617,7 +620,7 @@ class Service:
 
     def _add_port(self, network: int, mac: bytes) -> None:
         """The port that the network's settings name. ServiceError; a TAP device that cannot be made is the port's `failure`."""
-        number = max(self._network_of, default=0) + 1
+        self._last_number = number = self._last_number + 1  # none is used twice: a port that was closed may still be referred to
         try:
             port = make_port(self._port_kind(network), self.reactor, self.server, self.home, network, mac, number)
         except (OSError, lwip.StackError) as error:
@@ -740,8 +743,12 @@ class Service:
         self.node.set_port_error(network, False)
         self.node.set_multicast_groups(network, port.groups(), self.clock())
         own = [ip for each in self.ports.values() for ip in each.addresses]
-        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints}:
+        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints} or self._to_interfaces != self._has_default_route():
             self._refresh_wire()
+
+    def _has_default_route(self) -> bool:
+        """Whether this machine's packets may go into one of our networks unless they are told otherwise."""
+        return any(isinstance(port, TapPort) and port.has_default_route for port in self.ports.values())
 
     # -- for the API --
 
