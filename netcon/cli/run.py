@@ -100,7 +100,7 @@ def find_socket(network: str | None) -> Path:
             return Path(path)
     if network and _answers(rpc_socket(folder)):
         raise Failure(
-            f"network {network} is not joined with a stack of ours; `netcon -D {folder} join --port lwip {network}` does it "
+            f"network {network} is not joined with a stack of ours; `netcon -D {folder} join {network} --port lwip` does it "
             "(if its port is a device of the kernel, programs use it as they are, without `netcon run`)"
         )
     raise Failure(
