@@ -227,7 +227,7 @@ def test_moons(http: httpx.Client) -> None:
 
 NETWORK_FIELDS = {
     *("id", "nwid", "name", "mac", "status", "type", "mtu", "dhcp", "bridge", "broadcastEnabled", "portError", "netconfRevision"),
-    *("portDeviceName", "allowManaged", "allowGlobal", "allowDefault", "allowDNS", "assignedAddresses", "routes"),
+    *("portDeviceName", "allowManaged", "allowGlobal", "allowDefault", "allowDNS", "assignedAddresses", "localAddresses", "routes"),
     *("multicastSubscriptions", "dns"),
 }
 
