@@ -80,8 +80,10 @@ def test_addresses_of_our_own_are_kept_in_the_file() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "10.1.2.3/24", [5], ["10.1.2.3"], ["x/24"], ["127.0.0.1/8"], ["224.0.0.1/4"], ["fe80::1%eth0/64"], ["0.0.0.0/0"]]
-    + [[f"10.1.2.{number}/24" for number in range(33)]],
+    [
+        *(None, "10.1.2.3/24", [5], ["10.1.2.3"], ["x/24"], ["127.0.0.1/8"], ["224.0.0.1/4"], ["fe80::1%eth0/64"], ["0.0.0.0/0"]),
+        [f"10.1.2.{number}/24" for number in range(33)],
+    ],
 )
 def test_what_is_no_list_of_addresses_is_refused(value: object) -> None:
     with pytest.raises(SettingsError, match=r"10\.1\.2\.3/24"):
