@@ -51,6 +51,7 @@ from netcon.service.errors import PortError, ServiceError
 from netcon.service.events import EventLog
 from netcon.service.home import Home
 from netcon.service.interfaces import address_changes, discard_changes
+from netcon.service.names import Names
 from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
 from netcon.service.ports import Port, make_port
@@ -116,8 +117,10 @@ class Service:
         self._trace_until = 0.0
         self.network_settings: dict[int, NetworkSettings] = {}
         self.ports: dict[int, Port] = {}
+        self._to_interfaces = False  # every socket of the wire is bound to its interface
         self._port_errors: dict[int, str] = {}  # what the log has heard
         self._network_of: dict[int, int] = {}  # Ethernet end number -> network
+        self._last_number = 0
         self._datagrams: list[tuple[int, tuple[bytes, int], bytes, int]] = []
         self._frames: list[tuple[int, bytes, bytes, int, bytes]] = []
         self._sleeping: trio.CancelScope | None = None
@@ -130,6 +133,11 @@ class Service:
         self._committed: dict[int, trio.Event] = {}
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
         self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords | trio.Event](math.inf)
+
+    @property
+    def rpc_path(self) -> Path:
+        """The socket RPC path of no network in particular."""
+        return rpc_socket(self.home.path)
 
     # -- life --
 
@@ -173,12 +181,13 @@ class Service:
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
             self.server.set_policy(self.conf.policy().compiled())
             try:
-                self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+                self.server.listen(os.fspath(self.rpc_path), mode=0o600)
             except OSError as error:
                 raise ServiceError(
-                    f"{rpc_socket(home.path)}: {error.strerror}; the home folder must be on a file system that holds sockets"
+                    f"{self.rpc_path}: {error.strerror}; the home folder must be on a file system that holds sockets"
                 ) from None
             self._raise_descriptor_limit()
+            self.names = Names(self)
             self.controller = Controller(identity, secrets.token_bytes, self.store.load())
             now = self.clock()
             self.node = Node(
@@ -204,6 +213,7 @@ class Service:
                 work.start_soon(self._validate_identities)
                 work.start_soon(self._keep_state)
                 work.start_soon(self._housekeeping)
+                work.start_soon(self.names.run)
                 work.start_soon(self._watch_addresses)
                 ready()
                 await self._stop.wait()
@@ -307,7 +317,7 @@ class Service:
                 try:
                     node.receive_datagram(socket, remote, data, now)
                 except Exception:
-                    self._defect("a datagram")
+                    self.defect("a datagram")
             if frames:
                 networks = self._network_of
                 for number, destination, source, ethertype, payload in frames:
@@ -315,7 +325,7 @@ class Service:
                         try:
                             node.receive_frame(network, destination, source, ethertype, payload, now)
                         except Exception:
-                            self._defect("a frame")
+                            self.defect("a frame")
             moved = bool(datagrams or frames)
             if moved and now >= self._next_stack_check:
                 self._restart_failed_stacks()
@@ -324,12 +334,12 @@ class Service:
             try:
                 node.background(now)
             except Exception:
-                self._defect("the engine's timers")
+                self.defect("the engine's timers")
                 self._background_from = now + _DEFECT_PAUSE_MS
         self.perform()
         return moved
 
-    def _defect(self, what: str) -> None:
+    def defect(self, what: str) -> None:
         """For an `except` clause: an exception that nobody foresaw is counted and logged, and costs what it was about alone.
 
         Whoever found a packet that raises can send many: the log gets one of them now and then.
@@ -358,7 +368,7 @@ class Service:
                 try:
                     self._perform_other(other)
                 except Exception:
-                    self._defect(f"an action ({type(other).__name__})")
+                    self.defect(f"an action ({type(other).__name__})")
 
     def _perform_other(self, action: Action) -> None:
         match action:
@@ -367,6 +377,7 @@ class Service:
             case StoreState():
                 self._storage_in.send_nowait(action)
             case PersistRecords(ticket):
+                self.names.changed()
                 self._committed[ticket] = trio.Event()
                 self._storage_in.send_nowait(action)
             case ConfigureNetwork(network):
@@ -397,7 +408,7 @@ class Service:
                 taken = self.reactor.send_frames(self._frames)
                 del self._frames[:taken]
         except (TypeError, ValueError, OverflowError):  # one entry is wrong, and would stop all behind it
-            self._defect("a batch")
+            self.defect("a batch")
             self._datagrams.clear()
             self._frames.clear()
         return not (self._datagrams or self._frames)
@@ -415,7 +426,7 @@ class Service:
                 valid = await trio.to_thread.run_sync(identity.validate)
                 self.node.identity_validated(identity, valid, self.clock())
             except Exception:
-                self._defect("an identity")
+                self.defect("an identity")
                 self.node.identity_validated(identity, False, self.clock())
             self.perform()
             self._wake()
@@ -437,7 +448,7 @@ class Service:
             try:
                 self.node.records_persisted(item.ticket, self.clock())
             except Exception:
-                self._defect("an answer of the controller")
+                self.defect("an answer of the controller")
             self.perform()
             self._committed.pop(item.ticket).set()
             self._wake()
@@ -550,6 +561,7 @@ class Service:
             log.error("%s; the previous settings stay", error)
             return False
         self._set_physical()
+        self.names.changed()
         self.server.set_policy(self.conf.policy().compiled())
         self.perform()
         log.info("local.conf was read again; ports and paths over loopback change at the next start only")
@@ -558,8 +570,9 @@ class Service:
 
     def _refresh_wire(self) -> None:
         own = [ip for port in self.ports.values() for ip in port.addresses]
+        self._to_interfaces = self._has_default_route()
         try:
-            changed = self.wire.refresh(self.conf, own)
+            changed = self.wire.refresh(self.conf, own, to_interfaces=self._to_interfaces)
         except (OSError, ServiceError) as error:
             log.error("%s", error)
             return
@@ -616,7 +629,7 @@ class Service:
 
     def _add_port(self, network: int, mac: bytes) -> None:
         """The port that the network's settings name. ServiceError; a TAP device that cannot be made is the port's `failure`."""
-        number = max(self._network_of, default=0) + 1
+        self._last_number = number = self._last_number + 1  # none is used twice: a port that was closed may still be referred to
         try:
             port = make_port(self._port_kind(network), self.reactor, self.server, self.home, network, mac, number)
         except (OSError, lwip.StackError) as error:
@@ -686,6 +699,7 @@ class Service:
         del self._network_of[port.number]
         self.network_settings.pop(network, None)
         self._port_errors.pop(network, None)
+        self.names.changed()
         self.perform()
         self.home.remove(f"networks.d/{network:016x}.local.conf")
         self._wake()
@@ -719,6 +733,7 @@ class Service:
         return left
 
     def _configure(self, network: int) -> None:
+        self.names.changed()
         port, status = self.ports.get(network), self.node.network(network)
         if port is None or status is None:
             return
@@ -737,8 +752,12 @@ class Service:
         self.node.set_port_error(network, False)
         self.node.set_multicast_groups(network, port.groups(), self.clock())
         own = [ip for each in self.ports.values() for ip in each.addresses]
-        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints}:
+        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints} or self._to_interfaces != self._has_default_route():
             self._refresh_wire()
+
+    def _has_default_route(self) -> bool:
+        """Whether this machine's packets may go into one of our networks unless they are told otherwise."""
+        return any(isinstance(port, TapPort) and port.has_default_route for port in self.ports.values())
 
     # -- for the API --
 
