@@ -579,6 +579,10 @@ class Node:
         if changed and now is not None:
             self._contact.moved(now)
 
+    def surface_endpoints(self, now: int) -> list[Endpoint]:
+        """Our external addresses, as peers report them (vl1 §5.10)."""
+        return self._awareness.endpoints(now)
+
     def set_physical(self, networks: Iterable[PhysicalNetwork], peers: Mapping[int, PeerHints], now: int) -> None:
         """What the user says about physical networks and about where peers are; replaces what was said before."""
         self._physical.set(networks, peers)

@@ -54,6 +54,7 @@ from netcon.service.interfaces import address_changes, discard_changes
 from netcon.service.names import Names
 from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
+from netcon.service.port_mapping import PortMapping
 from netcon.service.ports import Port, make_port
 from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
 from netcon.service.tap_port import TapPort
@@ -178,6 +179,7 @@ class Service:
         try:
             self.wire = Wire(self.reactor, control.getsockname()[1], self.conf)
             self.wire.refresh(self.conf)
+            self.mapping = PortMapping(self.wire.tertiary_port, self._announce_endpoints)
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
             self.server.set_policy(self.conf.policy().compiled())
             try:
@@ -215,6 +217,7 @@ class Service:
                 work.start_soon(self._housekeeping)
                 work.start_soon(self.names.run)
                 work.start_soon(self._watch_addresses)
+                work.start_soon(self._map_port)
                 ready()
                 await self._stop.wait()
                 work.cancel_scope.cancel()
@@ -489,7 +492,8 @@ class Service:
             if now - last_peers >= _PEERS_S:
                 last_peers = now
                 await self._forget_old_peers()
-            if changed or slept or now - last_interfaces >= _INTERFACES_S:
+            redrawn = self.wire.redraw_if_lost(self.node.online, slept, now)
+            if changed or slept or redrawn or now - last_interfaces >= _INTERFACES_S:
                 last_interfaces = now
                 self._refresh_wire()
 
@@ -577,9 +581,25 @@ class Service:
             log.error("%s", error)
             return
         if changed:
-            self.node.set_local_endpoints(self.wire.local_endpoints, self.clock())
-            self.perform()
-            self._wake()
+            self._announce_endpoints()
+        self._look_for_gateways()
+
+    def _announce_endpoints(self) -> None:
+        """Where others may reach us: our sockets, and what gateways map to them."""
+        self.node.set_local_endpoints([*self.wire.local_endpoints, *self.mapping.endpoints], self.clock())
+        self.perform()
+        self._wake()
+
+    def _look_for_gateways(self) -> None:
+        try:
+            self.mapping.set_gateways(self.wire.gateways())
+        except OSError as error:
+            log.debug("no gateways to map a port at: %s", error)
+
+    async def _map_port(self) -> None:
+        if self.wire.tertiary_port:
+            self._look_for_gateways()
+            await self.mapping.run()
 
     async def _watch_addresses(self) -> None:
         """Bind anew as soon as the machine's addresses change. Where the kernel does not tell, housekeeping looks."""

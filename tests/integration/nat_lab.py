@@ -9,6 +9,8 @@
         /      \\            |               |               |
       home   sibling      office           cafe           hotel
 
+and two more symmetric NATs, whose boxes map ports when they are asked: for lodge (44.7.0.1) by NAT-PMP, for cabin (44.8.0.1) by UPnP.
+
 Their addresses exist in these namespaces only; nothing in them leads out. Services and programs run as nobody.
 """
 
@@ -28,6 +30,7 @@ from typing import Any
 from netcon.service.detach import service_environment
 from tests.integration import pinger
 from tests.netns_hosts import NOBODY, Host, bridge, link
+from tests.port_mapper import maps_ports
 from tests.service.running import RunningService, wait_for_addresses, wait_until
 from tests.service.support import IDENTITIES, make_home, private_planet
 
@@ -41,6 +44,9 @@ SYMMETRIC = "random,fully-random"
 #: member -> its NAT box and that one's number in the internet, and its kind; or its own number.
 BEHIND = {"home": ("nat3", 3, ""), "sibling": ("nat3", 3, ""), "office": ("nat4", 4, "")}
 BEHIND |= {"cafe": ("nat5", 5, SYMMETRIC), "hotel": ("nat6", 6, SYMMETRIC)}
+BEHIND |= {"lodge": ("nat7", 7, SYMMETRIC), "cabin": ("nat8", 8, SYMMETRIC)}
+#: member -> what its box is asked by.
+MAPS_BY = {"lodge": "natpmp", "cabin": "upnp"}
 PUBLIC = "public"
 #: How long anything may take that must happen at all, s.
 PATIENCE_S = 120.0
@@ -71,6 +77,8 @@ class Internet:
                 self.hosts[box].masquerades("wan", kind)
                 bridge(self.hosts[box], "lan")
                 self.hosts[box].add_address("lan", f"192.168.{number}.1/24")
+                if member in MAPS_BY:
+                    stack.enter_context(maps_ports(self.hosts[box], "wan", "lan", MAPS_BY[member]))
             inside = sum(BEHIND[other][0] == box for other in list(BEHIND)[: list(BEHIND).index(member)])
             host = self._host(member)
             link(host, "eth0", self.hosts[box], f"port{inside}")
@@ -130,7 +138,8 @@ class NatLab:
     def join(self, *names: str) -> None:
         """Start members and join, all at once."""
         for number, name in enumerate(names, len(self.members) + 1):
-            member = self.members[name] = self.start(name, self.home(name, number))
+            settings = {"portMappingEnabled": True} if name in MAPS_BY else {}
+            member = self.members[name] = self.start(name, self.home(name, number, **settings))
             member.client.post(f"/network/{self.network}", {})
         for name in names:
             self.addresses[name] = wait_for_addresses(self.members[name], self.network)[0]
