@@ -44,7 +44,7 @@ def ask_address() -> bytes:
 
 
 def ask_mapping(internal: int, external: int, lifetime_s: int) -> bytes:
-    """Map UDP `internal` of whoever asks, at `external` if that is free (§3.3). Lifetime and `external` 0: map it no more (§3.4)."""
+    """Map UDP `internal` of whoever asks, at `external` if that is free (§3.3). Lifetime 0: map it no more (§3.4)."""
     return _REQUEST.pack(0, _MAP_UDP, 0, internal, external, lifetime_s)
 
 

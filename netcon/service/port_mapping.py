@@ -169,7 +169,10 @@ class UpnpMapper:
             except Exception:
                 self._device = None  # it is another one now, or somewhere else
         device = miniupnpc.UPnP(multicastif=socket.inet_ntoa(self._gateway.local), discoverdelay=_UPNP_DISCOVERY_MS)
-        device.discover()
+        try:
+            device.discover()
+        except Exception:  # its text says anything but this
+            raise MappingError("UPnP: no device") from None
         device.selectigd()
         if device.lanaddr != socket.inet_ntoa(self._gateway.local):
             raise MappingError(f"UPnP: the device found is not on {self._gateway.interface}")
@@ -215,9 +218,7 @@ MAPPERS: Sequence[Callable[[Gateway], Mapper]] = (NatPmpMapper, UpnpMapper)
 class PortMapping:
     """Keeps one local UDP port mapped at all gateways while `run` runs."""
 
-    def __init__(
-        self, port: int, changed: Callable[[], None], mappers: Sequence[Callable[[Gateway], Mapper]] = MAPPERS
-    ) -> None:
+    def __init__(self, port: int, changed: Callable[[], None], mappers: Sequence[Callable[[Gateway], Mapper]] = MAPPERS) -> None:
         """`changed` is called when `endpoints` are others."""
         self.port = port
         self._changed = changed

@@ -9,7 +9,7 @@
         /      \\            |               |               |
       home   sibling      office           cafe           hotel
 
-and two more symmetric NATs, whose boxes map ports when they are asked: for lodge (44.7.0.1) by NAT-PMP, for cabin (44.8.0.1) by UPnP.
+and two more symmetric NATs, whose boxes map ports for who asks: lodge (44.7.0.1) by NAT-PMP, cabin (44.8.0.1) by UPnP.
 
 Their addresses exist in these namespaces only; nothing in them leads out. Services and programs run as nobody.
 """
