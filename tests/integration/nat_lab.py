@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,28 @@ class NatLab:
         return home
 
     def start(self, name: str, home: Path) -> RunningService:
-        host = self.internet.hosts[name]
-        return self._stack.enter_context(
-            RunningService(home, prefix=host.inside(user=NOBODY), environment=unprivileged_environment)
-        )
+        return self._stack.enter_context(self._service(name, home))
+
+    def _service(self, name: str, home: Path) -> RunningService:
+        prefix = self.internet.hosts[name].inside(user=NOBODY)
+        return RunningService(home, prefix=prefix, environment=unprivileged_environment)
+
+    def _start_all(self, homes: dict[str, Path]) -> None:
+        with ThreadPoolExecutor() as pool:
+            starting = {name: pool.submit(self._service, name, home) for name, home in homes.items()}
+        for name, future in starting.items():
+            if future.exception() is None:
+                self.members[name] = self._stack.enter_context(future.result())
+        for future in starting.values():
+            future.result()
+
+    def stop(self) -> None:
+        """All at once."""
+        running = [service for service in (self.root, *self.members.values()) if service.process.poll() is None]
+        for service in running:
+            service.process.terminate()
+        for service in running:
+            assert service.process.wait(PATIENCE_S) == 0, service.log.read_text()
 
     def _make_network(self) -> str:
         body = {
@@ -137,10 +156,13 @@ class NatLab:
 
     def join(self, *names: str) -> None:
         """Start members and join, all at once."""
+        homes: dict[str, Path] = {}
         for number, name in enumerate(names, len(self.members) + 1):
             settings = {"portMappingEnabled": True} if name in MAPS_BY else {}
-            member = self.members[name] = self.start(name, self.home(name, number, **settings))
-            member.client.post(f"/network/{self.network}", {})
+            homes[name] = self.home(name, number, **settings)
+        self._start_all(homes)
+        for name in names:
+            self.members[name].client.post(f"/network/{self.network}", {})
         for name in names:
             self.addresses[name] = wait_for_addresses(self.members[name], self.network)[0]
             self._stack.enter_context(self.program(name, f"{name}-echo", "serve", self.addresses[name], str(ECHO_PORT)))
@@ -223,3 +245,4 @@ def running_nat_lab() -> Iterator[NatLab]:
     with contextlib.ExitStack() as stack:
         lab = NatLab(stack)
         yield lab
+        lab.stop()

@@ -126,7 +126,9 @@ async def test_a_lease_without_end_is_still_looked_after(router: Router, autojum
     assert router.times("map first") == [0, RENEW_S]
 
 
-async def test_the_second_way_is_used_when_the_first_fails_and_goes_first_from_then_on(router: Router, autojump_clock: MockClock) -> None:
+async def test_the_second_way_is_used_when_the_first_fails_and_goes_first_from_then_on(
+    router: Router, autojump_clock: MockClock
+) -> None:
     router.lease, router.other = ConnectionRefusedError(), Lease(OUTSIDE, LEASE_S)
     mapping = router.mapping()
     mapping.set_gateways([HOME])
