@@ -17,6 +17,7 @@ ALLOWED = {
     "lwip": [],
     "netcon/service": ["netcon", "lwip"],
     "netcon/cli": ["netcon"],
+    "netcon/forward": ["netcon.core.errors", "netcon.sockets"],
     "intercept": [],
 }
 FORBIDDEN = {

@@ -27,6 +27,8 @@ COMMANDS = {
     "orbit": ("netcon.cli.node", "orbit"),
     "deorbit": ("netcon.cli.node", "deorbit"),
     "controller": ("netcon.cli.controller", "controller"),
+    "forward": ("netcon.cli.forward", "forward"),
+    "proxy": ("netcon.cli.forward", "proxy"),
     "identity": ("netcon.cli.identity", "identity"),
     "world": ("netcon.cli.world", "world"),
     "rules": ("netcon.cli.rules", "rules"),
