@@ -105,22 +105,51 @@ def declarations(table: Table) -> str:
     lines = [BANNER, "#ifndef NETCON_DECLARATIONS_H\n#define NETCON_DECLARATIONS_H\n\n"]
     for symbol in table.symbols:
         if symbol.dispatch:
-            lines.append(f"long virtual_{symbol.name}({symbol.dispatch});\n")
+            lines.append(f"long virtual_{symbol.name}({symbol.dispatch});\nlong entered_{symbol.name}({symbol.dispatch});\n")
         if symbol.kind in ("call", "hand"):
             visible = '__attribute__((visibility("default")))'
             lines.append(f'{visible} {symbol.returns} wrapped_{symbol.name}({symbol.arguments}) __asm__("{symbol.name}");\n')
     return "".join([*lines, "\n#endif\n"])
 
 
+def trace_form(symbol: Symbol) -> str:
+    """The initialiser of a struct trace_form (trace.h): which bytes of a call are shown, told by its parameters."""
+    arguments = parameters(symbol.dispatch)
+    shown, at = "TRACE_NO_BYTES", 0
+    for index, (kind, name) in enumerate(arguments):
+        following = arguments[index + 1][0] if index + 1 < len(arguments) else ""
+        if kind in ("const struct sockaddr *", "const void *") and following == "socklen_t":
+            shown, at = "TRACE_BYTES_IN", index
+        elif kind in ("struct sockaddr *", "void *") and following == "socklen_t *":
+            shown, at = "TRACE_BYTES_OUT", index
+        elif kind.endswith("struct msghdr *"):
+            shown, at = "TRACE_MESSAGE_OUT", index
+        elif kind == "const char *" and name == "path":
+            shown, at = "TRACE_TEXT", index
+    of = str(arguments[0][1] == "descriptor").lower()
+    makes = str(symbol.name in ("socket", "accept", "accept4")).lower()
+    return f'{{"{symbol.name}", {len(arguments)}, {shown}, {at}, {of}, {makes}}}'
+
+
 def wrappers(table: Table) -> str:
-    lines = [BANNER, '#include "wrapped.h"\n\n#include "environment.h"\n#include "kernel.h"\n\n']
+    lines = [BANNER, '#include "wrapped.h"\n\n#include "environment.h"\n#include "kernel.h"\n#include "trace.h"\n\n']
     for symbol in table.symbols:
+        if not symbol.dispatch:
+            continue
+        names = ", ".join(name for _, name in parameters(symbol.dispatch))
+        longs = ", ".join(f"(long){name}" for _, name in parameters(symbol.dispatch))
+        # The trace is a function of its own, so that a call without one needs no room on the stack for it.
+        lines.append(f"__attribute__((noinline, cold)) static long traced_{symbol.name}({symbol.dispatch}) {{\n")
+        lines.append(f"    static const struct trace_form form = {trace_form(symbol)};\n    struct trace_call call;\n")
+        lines.append(f"    trace_begin(&call, &form, (const long[6]){{{longs}}});\n")
+        lines.append(f"    return trace_end(&call, virtual_{symbol.name}({names}));\n}}\n\n")
+        lines.append(f"long entered_{symbol.name}({symbol.dispatch}) {{\n")
+        lines.append(f"    return is_traced() ? traced_{symbol.name}({names}) : virtual_{symbol.name}({names});\n}}\n\n")
         if symbol.kind == "call":
-            names = ", ".join(name for _, name in parameters(symbol.arguments))
-            virtual, kernel = f"virtual_{symbol.name}({names})", f"raw(SYS_{symbol.number}, {names})"
+            kernel = f"raw(SYS_{symbol.number}, {names})"
             cast = "" if symbol.returns == "long" else f"({symbol.returns})"
             lines.append(f"{symbol.returns} wrapped_{symbol.name}({symbol.arguments}) {{\n")
-            lines.append(f"    return {cast}result(is_active() ? {virtual} : {kernel});\n}}\n\n")
+            lines.append(f"    return {cast}result(is_active() ? entered_{symbol.name}({names}) : {kernel});\n}}\n\n")
     return "".join(lines)
 
 
@@ -129,7 +158,7 @@ def dispatch(table: Table) -> str:
     for symbol in table.symbols:
         if symbol.dispatch:
             passed = ", ".join(f"({kind})a[{index}]" for index, (kind, _) in enumerate(parameters(symbol.dispatch)))
-            lines.append(f"case SYS_{symbol.number}:\n    return virtual_{symbol.name}({passed});\n")
+            lines.append(f"case SYS_{symbol.number}:\n    return entered_{symbol.name}({passed});\n")
         elif symbol.kind == "number":
             lines.append(f"case SYS_{symbol.number}:\n    return -ENOSYS;\n")
     return "".join(lines)

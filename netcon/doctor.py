@@ -45,7 +45,7 @@ INTERESTING = re.compile(
 C_LIBRARY = re.compile(r"(libc|libm|libdl|librt|libpthread|libresolv|libc\.musl-\w+|ld-linux.*|ld-musl.*)(\.so|-\d)")
 
 _LISTING_S, _SELF_TEST_S = 20, 30
-_CACHE_NUMBER = 900  # intercept/src/rpc.c: the connection to the service is cached from here on
+_CACHE_NUMBER = 900  # intercept/src/kept.h: the connection to the service is kept from here on
 _FEW_DESCRIPTORS = 64
 _OK = "OK"
 

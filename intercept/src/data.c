@@ -222,12 +222,12 @@ long virtual_sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int cou
 }
 
 ssize_t wrapped_recv(int descriptor, void *buffer, size_t length, int flags) {
-    return result(is_active() ? virtual_recvfrom(descriptor, buffer, length, flags, NULL, NULL)
+    return result(is_active() ? entered_recvfrom(descriptor, buffer, length, flags, NULL, NULL)
                               : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL));
 }
 
 ssize_t wrapped_send(int descriptor, const void *buffer, size_t length, int flags) {
-    return result(is_active() ? virtual_sendto(descriptor, buffer, length, flags, NULL, 0)
+    return result(is_active() ? entered_sendto(descriptor, buffer, length, flags, NULL, 0)
                               : raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0));
 }
 

@@ -1,12 +1,14 @@
 /* environment.h: what the environment told the library, copied when it was loaded.
  *
  * Servers overwrite their environment with a process title (sshd, nginx, postgres, redis), so a pointer into it would later
- * read the title: every value is copied into static buffers by the constructor. After that nothing here changes.
+ * read the title: every value is copied into static buffers by the constructor. After that nothing here changes, but that tracing
+ * ends.
  *
  *   NETCON_SOCK       path of a service's RPC socket. Trusted as it is.
  *   ZT_NC_NWID        a network id, 16 hexadecimal digits. Without NETCON_SOCK its RPC socket is $XDG_RUNTIME_DIR/.ztnc_<id> or
  *                     /tmp/.ztnc_<id>, trusted only if its owner is our user or root.
  *   NETCON_NETWORK    a network id: the network of new sockets, whatever the path's default is.
+ *   NETCON_TRACE      absolute path of a tracer's socket (trace.h).
  *
  * Unless one of the first two is set and not empty the library does nothing.
  */
@@ -27,10 +29,11 @@ struct service_path {
 
 struct settings {
     int activity;
-    uint64_t network;             /* of new sockets; 0: the path's default */
-    const char *fault;            /* why no service can be reached whatever happens, or NULL */
-    struct service_path paths[2]; /* tried in this order */
-    bool musl;                    /* the program's C library is not glibc: its struct msghdr has undefined padding */
+    uint64_t network;                 /* of new sockets; 0: the path's default */
+    const char *fault;                /* why no service can be reached whatever happens, or NULL */
+    struct service_path paths[2];     /* tried in this order */
+    char trace_path[SOCKET_PATH_MAX]; /* empty: nobody traces */
+    bool musl;                        /* the program's C library is not glibc: its struct msghdr has undefined padding */
 };
 
 extern struct settings settings;

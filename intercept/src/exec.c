@@ -19,6 +19,7 @@
 #include "environment.h"
 #include "kernel.h"
 #include "memory.h"
+#include "trace.h"
 #include "wrapped.h"
 
 #define SCRIPT_DEPTH_MAX 4 /* as the kernel: an interpreter may be a script */
@@ -152,7 +153,7 @@ long virtual_execveat(int directory, const char *path, char *const arguments[], 
 }
 
 static long execute(const char *path, char *const arguments[], char *const environment[]) {
-    return is_active() ? virtual_execve(path, arguments, environment) : raw(SYS_execve, path, arguments, environment);
+    return is_active() ? entered_execve(path, arguments, environment) : raw(SYS_execve, path, arguments, environment);
 }
 
 /* A file that is no program the kernel knows is a script of the shell (POSIX). */
@@ -236,7 +237,7 @@ int wrapped_execvpe(const char *file, char *const arguments[], char *const envir
 }
 
 int wrapped_fexecve(int descriptor, char *const arguments[], char *const environment[]) {
-    return (int)result(is_active() ? virtual_execveat(descriptor, "", arguments, environment, AT_EMPTY_PATH)
+    return (int)result(is_active() ? entered_execveat(descriptor, "", arguments, environment, AT_EMPTY_PATH)
                                    : raw(SYS_execveat, descriptor, "", arguments, environment, AT_EMPTY_PATH));
 }
 
@@ -283,9 +284,19 @@ static int spawn(const char *symbol, const char *looked_at, pid_t *child, const 
     if (dlsym) *(void **)&real = dlsym(RTLD_NEXT, symbol);
     if (!real) return ENOSYS;
     if (!is_active()) return real(child, file, actions, attributes, arguments, environment);
-    if (looked_at && ignores_preload(looked_at)) return (int)-refuse(looked_at);
-    WITH_KEPT(made, environment);
-    return real(child, file, actions, attributes, arguments, made);
+    static const struct trace_form form = {.call = "posix_spawn", .count = 1, .shown = TRACE_TEXT};
+    struct trace_call call;
+    bool traced = is_traced();
+    if (traced) trace_begin(&call, &form, (const long[6]){(long)file});
+    int error;
+    if (looked_at && ignores_preload(looked_at)) {
+        error = (int)-refuse(looked_at);
+    } else {
+        WITH_KEPT(made, environment);
+        error = real(child, file, actions, attributes, arguments, made);
+    }
+    if (traced) trace_end(&call, -error);
+    return error;
 }
 
 int wrapped_posix_spawn(pid_t *child, const char *path, const void *actions, const void *attributes, char *const arguments[],

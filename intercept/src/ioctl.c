@@ -74,11 +74,11 @@ int wrapped_ioctl(int descriptor, unsigned long request, ...) {
     va_start(arguments, request);
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
-    return (int)result(is_active() ? virtual_ioctl(descriptor, request, argument) : raw(SYS_ioctl, descriptor, request, argument));
+    return (int)result(is_active() ? entered_ioctl(descriptor, request, argument) : raw(SYS_ioctl, descriptor, request, argument));
 }
 
 int wrapped_sockatmark(int descriptor) {
     int at_mark = 0;
-    long done = is_active() ? virtual_ioctl(descriptor, SIOCATMARK, &at_mark) : raw(SYS_ioctl, descriptor, SIOCATMARK, &at_mark);
+    long done = is_active() ? entered_ioctl(descriptor, SIOCATMARK, &at_mark) : raw(SYS_ioctl, descriptor, SIOCATMARK, &at_mark);
     return done < 0 ? (int)result(done) : at_mark;
 }

@@ -7,15 +7,11 @@
 #include <sys/un.h>
 
 #include "environment.h"
+#include "kept.h"
 #include "kernel.h"
 #include "memory.h"
 
-#define CACHE_FIRST 900
-#define CACHE_LAST 1023
-#define COOKIE_BITS 57 /* the rest of the word tells the number, less CACHE_FIRST */
-#define COOKIE_MASK ((1ull << COOKIE_BITS) - 1)
-
-/* The cached connection: its number and what fits of its cookie in one word, so that both change at once. 0: none. */
+/* The cached connection. */
 static _Atomic uint64_t cached;
 /* Of the service that was last dialled. */
 static _Atomic uint64_t service_id;
@@ -27,12 +23,6 @@ struct channel {
     int descriptor;
     uint64_t word; /* of the cache, or 0: to be closed after the call */
 };
-
-static uint64_t cookie_of(int descriptor) {
-    uint64_t cookie = 0;
-    socklen_t length = sizeof cookie;
-    return raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_COOKIE, &cookie, &length) == 0 ? cookie & COOKIE_MASK : 0;
-}
 
 /* Sends one request; the descriptors are the subject and the reply end, as far as they are there. */
 static long send_request(int channel, const struct rpc_call *call, int reply_end) {
@@ -173,19 +163,6 @@ static const char *reason(long error) {
     }
 }
 
-/* Keeps a connection for later calls, if there is a number for it. */
-static void cache(struct channel *channel) {
-    long high = raw(SYS_fcntl, channel->descriptor, F_DUPFD_CLOEXEC, CACHE_FIRST);
-    if (high < 0) return; /* the limit is below 900, or the table is full */
-    uint64_t none = 0, word = (uint64_t)(high - CACHE_FIRST) << COOKIE_BITS | cookie_of((int)high);
-    if (high > CACHE_LAST || !atomic_compare_exchange_strong(&cached, &none, word)) {
-        close_descriptor((int)high);
-        return;
-    }
-    close_descriptor(channel->descriptor);
-    *channel = (struct channel){(int)high, word};
-}
-
 static long dial(struct channel *channel) {
     const struct service_path *tried = NULL;
     long done = -ENOENT;
@@ -211,7 +188,7 @@ static long dial(struct channel *channel) {
         close_descriptor(call.reply_descriptor);
         if (done == 0 && call.reply_length == sizeof hello) {
             atomic_store(&service_id, hello.service);
-            cache(channel);
+            channel->descriptor = kept_put(&cached, channel->descriptor, &channel->word);
             return 0;
         }
         close_descriptor(channel->descriptor);
@@ -222,25 +199,9 @@ static long dial(struct channel *channel) {
     return -ENETDOWN;
 }
 
-/* Forgets the cached connection `word`; closes it if it is still the one. */
-static void forget(uint64_t word) {
-    int descriptor = CACHE_FIRST + (int)(word >> COOKIE_BITS);
-    uint64_t cookie = word & COOKIE_MASK;
-    if (atomic_compare_exchange_strong(&cached, &word, 0) && cookie_of(descriptor) == cookie) close_descriptor(descriptor);
-}
-
 static long open_channel(struct channel *channel) {
-    uint64_t word = atomic_load(&cached);
-    if (word) {
-        int descriptor = CACHE_FIRST + (int)(word >> COOKIE_BITS);
-        if (cookie_of(descriptor) == (word & COOKIE_MASK)) {
-            *channel = (struct channel){descriptor, word};
-            return 0;
-        }
-        /* The program closed it; what has the number now is not ours to close. */
-        atomic_compare_exchange_strong(&cached, &word, 0);
-    }
-    return dial(channel);
+    channel->descriptor = kept_get(&cached, &channel->word);
+    return channel->descriptor >= 0 ? 0 : dial(channel);
 }
 
 /* Performs a call over the cached connection or a new one; a cached one whose service has ended is replaced once. */
@@ -261,7 +222,7 @@ static long perform(struct rpc_call *call, bool waits) {
         if (sent) return done;
         if (done == -ETOOMANYREFS) return -ENFILE;
         if (done != -EPIPE && done != -ECONNRESET && done != -ENOTCONN) return done;
-        if (channel.word) forget(channel.word);
+        if (channel.word) kept_forget(&cached, channel.word);
         if (attempt) return -ENETDOWN;
     }
 }

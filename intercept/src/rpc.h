@@ -1,10 +1,7 @@
 /* rpc.h: requests to the service (socket_rpc.h).
  *
- * One connection to the service is cached for the process, close-on-exec, at a number from 900 to 1023: away from the numbers
- * that programs use and count on, and not so high that the table that every fork copies grows. It is shared by threads and by
- * forked children without a lock, since each waiting call brings its own end for the reply. It is not trusted to be there:
- * before each use its SO_COOKIE is compared with the one remembered, for programs close descriptors that they do not know
- * (sshd's closefrom). When it is gone the path is dialled again.
+ * One connection to the service is cached for the process (kept.h). It is shared by threads and by forked children without a
+ * lock, since each waiting call brings its own end for the reply. When it is gone the path is dialled again.
  */
 #ifndef NETCON_RPC_H
 #define NETCON_RPC_H

@@ -1,7 +1,7 @@
 /* wrapped.h: the functions that the library exports (wrapped_*) and those that do their work (virtual_*).
  *
  * Both are declared by what generate.py makes of symbols.toml. A virtual function may assume that the library is active; it
- * returns -errno.
+ * returns -errno. entered_* is the same with its trace, if there is a tracer: what a program's call goes through.
  */
 #ifndef NETCON_WRAPPED_H
 #define NETCON_WRAPPED_H

@@ -17,6 +17,7 @@ COMMANDS = {
     "stop": ("netcon.cli.service", "stop"),
     "run": ("netcon.cli.run", "run"),
     "doctor": ("netcon.cli.doctor", "doctor"),
+    "trace": ("netcon.cli.trace", "trace"),
     "info": ("netcon.cli.node", "info"),
     "status": ("netcon.cli.node", "status"),
     "join": ("netcon.cli.node", "join"),

@@ -51,15 +51,22 @@ def status(as_json: bool) -> None:
 @click.option("--allow-global/--no-allow-global", default=None, help="Accept public addresses and routes from the controller.")
 @click.option("--allow-default/--no-allow-default", default=None, help="Accept a default route from the controller.")
 @click.option(
+    "--port",
+    type=click.Choice(["lwip", "tap"]),
+    help="Where its frames go: the built-in stack (lwip), or a network device of this machine (tap: needs CAP_NET_ADMIN).",
+)
+@click.option(
     "--token",
     envvar="NETCON_JOIN_TOKEN",
     help="A secret from the network's owner that makes this node a member at once. Better in $NETCON_JOIN_TOKEN: others on this "
     "machine see command lines.",
 )
 @home_option
-def join(network: str, wait: float | None, allow_global: bool | None, allow_default: bool | None, token: str | None) -> None:
+def join(
+    network: str, wait: float | None, allow_global: bool | None, allow_default: bool | None, port: str | None, token: str | None
+) -> None:
     """Join NETWORK, a network id of 16 hexadecimal digits. The service joins it again at each start."""
-    wanted = {"allowGlobal": allow_global, "allowDefault": allow_default, "token": token or None}
+    wanted = {"allowGlobal": allow_global, "allowDefault": allow_default, "port": port, "token": token or None}
     body = {key: value for key, value in wanted.items() if value is not None}
     with client() as api:
         state = api.post(f"/network/{network}", body)
@@ -154,8 +161,19 @@ def moons(as_json: bool) -> None:
 
 
 def _print_networks(found: list[dict[str, Any]]) -> None:
-    rows = [(net["id"], net["name"], net["status"], net["type"], net["mac"], ", ".join(net["assignedAddresses"])) for net in found]
-    print_table(("NETWORK", "NAME", "STATUS", "TYPE", "MAC", "ADDRESSES"), rows)
+    rows = [
+        (
+            net["id"],
+            net["name"],
+            net["status"],
+            net["type"],
+            net["mac"],
+            net["portDeviceName"] if net["port"] == "tap" else net["port"],
+            ", ".join(net["assignedAddresses"]),
+        )
+        for net in found
+    ]
+    print_table(("NETWORK", "NAME", "STATUS", "TYPE", "MAC", "PORT", "ADDRESSES"), rows)
 
 
 def _print_peers(found: list[dict[str, Any]]) -> None:

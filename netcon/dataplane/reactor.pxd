@@ -32,7 +32,7 @@ cdef extern from "<atomic>" nogil:
 
 cdef extern from "live.hpp" namespace "netcon" nogil:
     cdef cppclass LiveObjects:
-        atomic_long reactors, timers, watches, sockets, engine_ends, impairments, memory_ends
+        atomic_long reactors, timers, watches, sockets, engine_ends, impairments, memory_ends, taps
     LiveObjects live
 
 cdef extern from "reactor.hpp" nogil:
@@ -124,3 +124,13 @@ cdef extern from "memory_end.hpp" namespace "netcon" nogil:
         void set_room(size_t room)
         void take(deque[string] &into)
         uint64_t resumed
+
+cdef extern from "tap.hpp" namespace "netcon" nogil:
+    cdef cppclass TapCounters:
+        uint64_t frames_in, frames_out, refused, detached
+    cdef cppclass CTap "netcon::Tap":
+        CTap(const netcon_reactor_api &reactor) except +
+        int open(const char *name) except +
+        int start()
+        const netcon_ethernet_end *api()
+        TapCounters counters

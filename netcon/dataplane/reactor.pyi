@@ -7,8 +7,8 @@ the port or socket behind it; nothing is dropped between the planes.
 from collections.abc import Sequence
 
 def live_objects() -> dict[str, int]:
-    """How many native objects of each kind are alive: reactors, timers, watches, sockets, engine_ends, impairments, memory_ends. A
-    live reactor has watches of its own (one: its doorbell)."""
+    """How many native objects of each kind are alive: reactors, timers, watches, sockets, engine_ends, impairments, memory_ends,
+    taps. A live reactor has watches of its own (one: its doorbell)."""
 
 class Reactor:
     """Made, then running (or manual), then stopped, and never back. While there is no thread (before `start`, in manual mode, after
@@ -101,6 +101,21 @@ class Impairment:
 
     def stats(self) -> dict[str, int]:
         """Frames of both directions: forwarded, lost, overflowed, duplicated, reordered, detached."""
+
+class Tap:
+    """The Ethernet end whose other side is a kernel TAP device of this name, made in the calling thread's network namespace; it
+    is gone with `close`, this object, or the process. It is down, and has the kernel's MAC and MTU. OSError: EPERM (no
+    CAP_NET_ADMIN), ENOENT (no /dev/net/tun), EBUSY (the name is taken)."""
+
+    def __init__(self, reactor: Reactor, name: str) -> None: ...
+    def capsule(self) -> object: ...
+    @property
+    def name(self) -> str: ...
+    def close(self) -> None:
+        """Remove the device now. Idempotent. ValueError: it is connected."""
+
+    def stats(self) -> dict[str, int]:
+        """Frames: frames_in (from the kernel), frames_out, refused (by the kernel, as when it is down), detached."""
 
 class MemoryEnd:
     """For tests: an Ethernet end whose frames are given and taken by Python. Most useful on a manual reactor."""

@@ -59,6 +59,7 @@ def live_objects():
         "engine_ends": live.engine_ends.load(),
         "impairments": live.impairments.load(),
         "memory_ends": live.memory_ends.load(),
+        "taps": live.taps.load(),
     }
 
 
@@ -135,6 +136,20 @@ cdef void count_impairment(void *context) noexcept nogil:
 
 cdef void free_impairment(void *context) noexcept nogil:
     del (<SetImpairment *>context).link
+
+cdef struct UseTap:
+    CTap *tap
+    TapCounters counters
+    int result
+
+cdef void start_tap(void *context) noexcept nogil:
+    (<UseTap *>context).result = (<UseTap *>context).tap.start()
+
+cdef void count_tap(void *context) noexcept nogil:
+    (<UseTap *>context).counters = (<UseTap *>context).tap.counters
+
+cdef void free_tap(void *context) noexcept nogil:
+    del (<UseTap *>context).tap
 
 cdef void memory_give(void *context) noexcept nogil:
     cdef UseMemoryEnd *job = <UseMemoryEnd *>context
@@ -577,6 +592,57 @@ cdef class MemoryEnd:
         job.end = self.native
         self.reactor.on_thread_or_here(memory_resumed, &job)
         return job.count
+
+
+@cython.no_gc_clear
+cdef class Tap:
+    cdef Reactor reactor
+    cdef CTap *native
+    cdef readonly str name
+
+    def __cinit__(self, Reactor reactor not None, str name not None):
+        cdef UseTap job
+        cdef bytes encoded = name.encode()
+        self.reactor = reactor
+        self.name = name
+        self.native = new CTap(reactor.native.api()[0])
+        check(self.native.open(encoded))
+        job.tap = self.native
+        reactor.on_thread(start_tap, &job)
+        check(job.result)
+
+    def __dealloc__(self):
+        self.free()
+
+    cdef void free(self) noexcept:
+        cdef UseTap job
+        if self.native != NULL:
+            job.tap = self.native
+            self.native = NULL
+            self.reactor.on_thread_or_here(free_tap, &job)
+
+    def close(self):
+        if self.native != NULL and any(<size_t>self.native.api() in ends_of(pair) for pair in self.reactor.connected):
+            raise ValueError("a TAP device is closed when it is not connected: disconnect it first")
+        self.free()
+
+    def capsule(self):
+        if self.native == NULL:
+            raise ValueError("the TAP device was closed")
+        return owned_capsule(self.native.api(), NETCON_ETHERNET_END_CAPSULE, self)
+
+    def stats(self):
+        cdef UseTap job
+        if self.native == NULL:
+            raise ValueError("the TAP device was closed")
+        job.tap = self.native
+        self.reactor.on_thread_or_here(count_tap, &job)
+        return {
+            "frames_in": job.counters.frames_in,
+            "frames_out": job.counters.frames_out,
+            "refused": job.counters.refused,
+            "detached": job.counters.detached,
+        }
 
 
 cdef set ends_of(tuple pair):

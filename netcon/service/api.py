@@ -179,9 +179,10 @@ class NodeEndpoints:
     def _network_object(self, network: int) -> dict[str, Any] | None:
         service = self._service
         status = service.node.network(network)
-        if status is None or network not in service.ports:
+        port = service.ports.get(network)
+        if status is None or port is None:
             return None
-        return network_object(status, service.network_settings[network])
+        return network_object(status, service.network_settings[network], port.kind, port.device)
 
     async def networks(self, request: Request) -> Response:
         return reply(request, [self._network_object(network) for network in sorted(self._service.ports)])

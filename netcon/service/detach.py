@@ -96,12 +96,11 @@ def _wait_until_ready(
 
 def _wait_until_usable(home: Home, wait_address: bool, deadline: float, timeout: float) -> None:
     networks = list(home.networks())
-    for network in networks:
-        _wait_for_rpc(home, network, deadline, timeout)
-    if not wait_address:
-        return
     with Client(home.path) as client:
-        while True:
+        for network in networks:
+            if client.get(f"/network/{network:016x}")["port"] == "lwip":
+                _wait_for_rpc(home, network, deadline, timeout)
+        while wait_address:
             states = [client.get(f"/network/{network:016x}") for network in networks]
             waiting = [state for state in states if not state["assignedAddresses"]]
             if not waiting:

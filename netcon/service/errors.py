@@ -9,6 +9,10 @@ class ServiceError(NetconError):
     """The service cannot start or go on."""
 
 
+class PortError(ServiceError):
+    """A network's port cannot be made. The text says what to do."""
+
+
 class HomeError(ServiceError):
     """A file of the home folder is missing, corrupt or not ours. The text names it."""
 

@@ -35,6 +35,7 @@ _TOKEN_LENGTH = 24
 _TEMPORARY = ".netcon-tmp"
 _NETWORK_FILE = re.compile(r"([0-9a-f]{16})\.conf")
 _MOON_FILE = re.compile(r"([0-9a-f]{16})\.moon")
+_INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _PEER_FILE = re.compile(r"([0-9a-f]{10})\.peer")
 
 
@@ -209,6 +210,16 @@ class Home:
             except (ValueError, NetconError):
                 log.warning("%s: %r is not id=network/bits, ignored", self.path / "trustedpaths", line)
         return found
+
+    def device_name(self, network: int) -> str | None:
+        """The name for a network's interface in the file `devicemap`: lines of `nwid=ifname` (vl2 §6.7)."""
+        for line in (self._read_text("devicemap") or "").splitlines():
+            key, separator, name = (part.strip() for part in line.partition("="))
+            if separator and key.lower() == f"{network:016x}" and not line.lstrip().startswith("#"):
+                if _INTERFACE_NAME.fullmatch(name):
+                    return name
+                log.warning("%s: %r is not an interface name of at most 15 characters, ignored", self.path / "devicemap", name)
+        return None
 
     def network_settings(self, network: int) -> NetworkSettings:
         name = f"networks.d/{network:016x}.local.conf"

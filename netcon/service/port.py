@@ -25,9 +25,9 @@ DEFAULT_MTU = 2800
 _ALL_NODES = MulticastGroup(bytes.fromhex("333300000001"), 0)
 
 
-def interface_name(network: int) -> str:
-    """The name ZeroTier would give the network's interface (vl2 §6.7); here the stack's."""
-    value = (network ^ (network >> 24)) & 0xFF_FFFF_FFFF
+def interface_name(network: int, attempt: int = 0) -> str:
+    """The name that ZeroTier gives the network's interface (vl2 §6.7), after `attempt` names were taken."""
+    value = ((network ^ (network >> 24)) + attempt) & 0xFF_FFFF_FFFF
     return "zt" + "".join("abcdefghijklmnopqrstuvwxyz234567"[value >> shift & 31] for shift in range(35, -1, -5))
 
 
@@ -67,6 +67,10 @@ def _group_of(ip: bytes) -> MulticastGroup:
 
 class NetworkPort:
     """The stack of one network and everything that hangs on it. `number` is its Ethernet end's number in the rings."""
+
+    kind = "lwip"
+    #: Why there is no stack; a stack that cannot be made is an error of the constructor.
+    failure = None
 
     def __init__(self, reactor: Reactor, server: lwip.SocketServer, home: Path, network: int, mac: bytes, number: int) -> None:
         self.network = network
@@ -137,6 +141,11 @@ class NetworkPort:
         self.stack.set_routes(
             [(_network(ip, prefix), str(ipaddress.ip_address(via)) if via else None) for ip, prefix, via in routes]
         )
+
+    @property
+    def device(self) -> str:
+        """The interface's name, as programs see it."""
+        return interface_name(self.network)
 
     @property
     def addresses(self) -> list[bytes]:

@@ -45,12 +45,13 @@ from netcon.core.settings import NodeSettings
 from netcon.dataplane.reactor import Reactor
 from netcon.service.api import serve_api
 from netcon.service.clock import Clock
-from netcon.service.errors import ServiceError
+from netcon.service.errors import PortError, ServiceError
 from netcon.service.home import Home
 from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
-from netcon.service.port import NetworkPort
+from netcon.service.ports import Port, make_port
 from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
+from netcon.service.tap_port import TapPort
 from netcon.service.wire import Wire, open_control_port
 
 log = logging.getLogger("netcon.service")
@@ -105,7 +106,8 @@ class Service:
         #: Exceptions that nobody foresaw; each cost one packet or one call.
         self.defects = 0
         self.network_settings: dict[int, NetworkSettings] = {}
-        self.ports: dict[int, NetworkPort] = {}
+        self.ports: dict[int, Port] = {}
+        self._port_errors: dict[int, str] = {}  # what the log has heard
         self._network_of: dict[int, int] = {}  # Ethernet end number -> network
         self._datagrams: list[tuple[int, tuple[bytes, int], bytes, int]] = []
         self._frames: list[tuple[int, bytes, bytes, int, bytes]] = []
@@ -182,7 +184,7 @@ class Service:
             self._orbit_moons(now)
             self._load_peers(now)
             for network, cached in home.networks().items():
-                self._join(network, cached, self._stored_token(network))
+                self._join(network, cached, home.network_settings(network), self._stored_token(network))
             await serve_api(nursery, self, control)
             home.announce(self.wire.primary_port)
             log.info("node %010x is up on port %d, home %s", identity.address, self.wire.primary_port, home.path)
@@ -363,6 +365,8 @@ class Service:
                 )
             case NodeEvent("online" | "offline" | "path_learned" as name, peer):
                 log.info("%s%s", name.replace("_", " "), f" {peer:010x}" if peer else "")
+                if name != "path_learned":
+                    self._online_changed()
             case NodeEvent():
                 pass  # messages that any peer may send as fast as it likes: not for the log
 
@@ -443,6 +447,7 @@ class Service:
             now = trio.current_time()
             self._restart_failed_stacks()
             self._announce_joined_groups()
+            self._look_after_devices()
             if slept:
                 self._wake()  # trio's clock stood still meanwhile, the engine's did not
             changed = False
@@ -469,6 +474,9 @@ class Service:
         for network, port in self.ports.items():
             try:
                 restarted = port.restart_if_failed()
+            except PortError as error:
+                self._port_failed(network, error)
+                continue
             except (OSError, lwip.StackError) as error:
                 log.error("network %016x: its stack cannot be started again now: %s", network, error)
                 self.node.set_port_error(network, True)
@@ -488,6 +496,26 @@ class Service:
         for network, port in self.ports.items():
             self.node.set_multicast_groups(network, port.groups(), self.clock())
         self.perform()
+
+    def _port_failed(self, network: int, error: PortError) -> None:
+        """Its status says so from now on, and the log once."""
+        self.node.set_port_error(network, True)
+        if self._port_errors.get(network) != str(error):
+            self._port_errors[network] = str(error)
+            log.error("%s", error)
+
+    def _look_after_devices(self) -> None:
+        """TAP devices: the kernel's programs join groups, and people take addresses and routes away."""
+        for network, port in self.ports.items():
+            if isinstance(port, TapPort):
+                port.refresh()
+                self.node.set_multicast_groups(network, port.groups(), self.clock())
+        self.perform()
+
+    def _online_changed(self) -> None:
+        for network, port in self.ports.items():
+            if isinstance(port, TapPort):
+                self._configure(network)
 
     def _conf_stamp(self) -> tuple[int, int] | None:
         try:
@@ -531,8 +559,8 @@ class Service:
             return ""
         return token
 
-    def _join(self, network: int, cached: bytes | None, token: str = "") -> None:
-        self.network_settings[network] = self.home.network_settings(network)
+    def _join(self, network: int, cached: bytes | None, settings: NetworkSettings, token: str = "") -> None:
+        self.network_settings[network] = settings
         self.node.join(network, self.clock(), cached, token)
         status = self.node.network(network)
         assert status is not None
@@ -540,30 +568,67 @@ class Service:
             log.warning(
                 "%s: corrupt, ignored: a new one comes from the controller", self.home.path / f"networks.d/{network:016x}.conf"
             )
-        number = max(self._network_of, default=0) + 1
         try:
-            self.ports[network] = NetworkPort(self.reactor, self.server, self.home.path, network, status.mac, number)
-        except (OSError, lwip.StackError) as error:
+            self._add_port(network, status.mac)
+        except ServiceError:
             self.node.leave(network, self.clock())
-            raise ServiceError(f"{format_network(network)}: its stack cannot be started: {error}") from error
-        self._network_of[number] = network
+            raise
         self._configure(network)
         self.perform()
         self._wake()
+
+    def _add_port(self, network: int, mac: bytes) -> None:
+        """The port that the network's settings name. ServiceError; a TAP device that cannot be made is the port's `failure`."""
+        number = max(self._network_of, default=0) + 1
+        try:
+            port = make_port(self._port_kind(network), self.reactor, self.server, self.home, network, mac, number)
+        except (OSError, lwip.StackError) as error:
+            raise ServiceError(f"{format_network(network)}: its stack cannot be started: {error}") from error
+        self.ports[network] = port
+        self._network_of[number] = network
+
+    def _port_kind(self, network: int) -> str:
+        return self.network_settings[network].port or self.conf.settings.networkPort
+
+    def _change_port(self, network: int) -> None:
+        """To the kind that the settings name. ServiceError: then the former port stays."""
+        former = self.ports[network]
+        self._add_port(network, former.mac)
+        port = self.ports[network]
+        if port.failure is not None:
+            self.ports[network] = former
+            del self._network_of[port.number]
+            port.close()
+            raise port.failure
+        self._close(former)
+        del self._network_of[former.number]
+        self._port_errors.pop(network, None)
 
     async def join(self, network: int, changes: Mapping[str, object] = NO_CHANGES, token: str = "") -> None:
         """Join a network, if we have not, and change what its controller may do to us (service-api §3.4). `token`: shown to the
         controller, which lets us in at once if it is one of its own. ServiceError."""
         async with self._changing:
-            if network not in self.ports:
+            joined = network in self.ports
+            former = self.network_settings[network] if joined else self.home.network_settings(network)
+            settings = former.changed(changes)
+            if not joined:
                 await trio.to_thread.run_sync(self.home.store, StateKind.NETWORK, network, b"\n")
-                self._join(network, None, token)
+                self._join(network, None, settings, token)
+                failure = self.ports[network].failure
+                if failure is not None:
+                    self._leave(network)
+                    raise failure
             elif token:
                 self.node.join(network, self.clock(), token=token)
                 self.perform()
-            settings = self.network_settings[network].changed(changes)
-            await trio.to_thread.run_sync(self.home.store_network_settings, network, settings)
             self.network_settings[network] = settings
+            if self.ports[network].kind != self._port_kind(network):
+                try:
+                    self._change_port(network)
+                except ServiceError:
+                    self.network_settings[network] = former
+                    raise
+            await trio.to_thread.run_sync(self.home.store_network_settings, network, settings)
             self._configure(network)
             self.perform()
             if token:
@@ -572,19 +637,23 @@ class Service:
     async def leave(self, network: int) -> bool:
         """Leave a network and forget it; False if it was not joined."""
         async with self._changing:
-            port = self.ports.pop(network, None)
-            if port is None:
+            if network not in self.ports:
                 return False
-            self._close(port)
-            self.node.leave(network, self.clock())
-            del self._network_of[port.number]
-            self.network_settings.pop(network, None)
-            self.perform()
-            self.home.remove(f"networks.d/{network:016x}.local.conf")
-            self._wake()
+            self._leave(network)
             return True
 
-    def _close(self, port: NetworkPort) -> None:
+    def _leave(self, network: int) -> None:
+        port = self.ports.pop(network)
+        self._close(port)
+        self.node.leave(network, self.clock())
+        del self._network_of[port.number]
+        self.network_settings.pop(network, None)
+        self._port_errors.pop(network, None)
+        self.perform()
+        self.home.remove(f"networks.d/{network:016x}.local.conf")
+        self._wake()
+
+    def _close(self, port: Port) -> None:
         """End a network's stack. The resets that it sends are in the ring when its end is disconnected: they still go out."""
         port.close()
         for _ in range(_TURNS_AT_CLOSE):
@@ -614,11 +683,17 @@ class Service:
         if port is None or status is None:
             return
         try:
+            if isinstance(port, TapPort):
+                port.online = self.node.online
             port.configure(status, self.network_settings[network])
         except lwip.StackError as error:
             log.error("network %016x: %s", network, error)  # housekeeping starts it again if it has failed
             self.node.set_port_error(network, True)
             return
+        if port.failure is not None:
+            self._port_failed(network, port.failure)
+            return
+        self._port_errors.pop(network, None)
         self.node.set_port_error(network, False)
         self.node.set_multicast_groups(network, port.groups(), self.clock())
         own = [ip for each in self.ports.values() for ip in each.addresses]

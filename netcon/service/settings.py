@@ -18,6 +18,8 @@ from netcon.service.errors import SettingsError
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_PORT = 9993
+#: What a network's frames may go to: the built-in stack, or a TAP device of the kernel.
+PORT_KINDS = ("lwip", "tap")
 #: Where a random port is drawn from (vl1 §5.13).
 RANDOM_PORTS = range(20000, 65500)
 
@@ -50,6 +52,8 @@ class Settings(msgspec.Struct):
     bind: list[str] = []
     softwareUpdate: str = "disable"
     softwareUpdateChannel: str = "release"
+    #: Ours: the port of networks whose own settings name none, one of PORT_KINDS.
+    networkPort: str = "lwip"
     #: Ours: use 127.0.0.1 as a path, for demos and tests on one machine.
     allowLoopbackPaths: bool = False
 
@@ -106,6 +110,8 @@ def parse_local_conf(text: bytes, path: Path) -> LocalConf:
         port = getattr(settings, key)
         if port is not None and not 0 <= port <= 65535:
             raise SettingsError(f"{path}: settings.{key} is {port}: a port is a number from 0 (any) to 65535; {advice}")
+    if settings.networkPort not in PORT_KINDS:
+        raise SettingsError(f"{path}: settings.networkPort is {settings.networkPort!r}: one of {', '.join(PORT_KINDS)}; {advice}")
     for address in settings.bind:
         _check(ipaddress.ip_address, address, path, "settings.bind", "an IP address")
     for net, rule in conf.physical.items():
@@ -136,13 +142,15 @@ def _check(parse: Any, value: str, path: Path, key: str, expected: str) -> None:
 
 @dataclass(slots=True, frozen=True)
 class NetworkSettings:
-    """What this node lets a network's controller do to it (vl2 §6.7). A non-empty `whitelist` narrows `managed`."""
+    """What this node lets a network's controller do to it (vl2 §6.7). A non-empty `whitelist` narrows `managed`. `port`: one of
+    PORT_KINDS, "" for the service's default; a key of ours, which others ignore."""
 
     managed: bool = True
     allow_global: bool = False
     default: bool = False
     dns: bool = False
     whitelist: tuple[IPNetwork, ...] = field(default=())
+    port: str = ""
 
     @classmethod
     def parse(cls, text: str, path: Path) -> NetworkSettings:
@@ -166,16 +174,21 @@ class NetworkSettings:
             default=values.get("allowDefault", "0")[:1] in ("1", "t", "T"),
             dns=values.get("allowDNS", "0")[:1] in ("1", "t", "T"),
             whitelist=tuple(whitelist),
+            port=_port_kind(values.get("port", ""), str(path)),
         )
 
     def to_text(self) -> str:
         managed = ",".join(map(str, self.whitelist)) if self.whitelist else f"{self.managed:d}"
-        return f"allowManaged={managed}\nallowGlobal={self.allow_global:d}\nallowDefault={self.default:d}\nallowDNS={self.dns:d}\n"
+        text = f"allowManaged={managed}\nallowGlobal={self.allow_global:d}\nallowDefault={self.default:d}\nallowDNS={self.dns:d}\n"
+        return text + (f"port={self.port}\n" if self.port else "")
 
     def changed(self, body: Mapping[str, object]) -> NetworkSettings:
-        """With the settings of a POST /network body (service-api §3.4): real booleans only; a whitelist does not survive a POST."""
+        """With the settings of a POST /network body (service-api §3.4): real booleans only; a whitelist does not survive a POST.
+        `port` is ours. SettingsError."""
         names = {"allowManaged": "managed", "allowGlobal": "allow_global", "allowDefault": "default", "allowDNS": "dns"}
         changes: dict[str, Any] = {name: body[key] for key, name in names.items() if isinstance(body.get(key), bool)}
+        if "port" in body:
+            changes["port"] = _port_kind(body["port"], "port")
         return replace(self, whitelist=(), **changes)
 
     def permits(self, ip: bytes, prefix: int, *, target: bool) -> bool:
@@ -190,6 +203,12 @@ class NetworkSettings:
         if scope in (Scope.NONE, Scope.MULTICAST, Scope.LOOPBACK, Scope.LINK_LOCAL):
             return False
         return self.allow_global if scope == Scope.GLOBAL else True
+
+
+def _port_kind(value: object, where: str) -> str:
+    if value not in ("", *PORT_KINDS):
+        raise SettingsError(f"{where}: {value!r} is no kind of port; use one of {', '.join(PORT_KINDS)}")
+    return str(value)
 
 
 def _contains(net: IPNetwork, ip: bytes, prefix: int) -> bool:

@@ -9,7 +9,6 @@ from netcon.core.netconf import NetworkConfig
 from netcon.core.network import NetworkStatus, State
 from netcon.core.peer import PeerStatus
 from netcon.core.world import MoonStatus
-from netcon.service.port import interface_name
 from netcon.service.settings import NetworkSettings
 
 Json = dict[str, Any]
@@ -20,8 +19,8 @@ def version_fields(version: tuple[int, int, int]) -> Json:
     return {"versionMajor": major, "versionMinor": minor, "versionRev": revision, "version": f"{major}.{minor}.{revision}"}
 
 
-def network_object(status: NetworkStatus, settings: NetworkSettings) -> Json:
-    """service-api §3.4. Addresses and routes are what the controller sent, not what `settings` permits."""
+def network_object(status: NetworkStatus, settings: NetworkSettings, port: str, device: str) -> Json:
+    """service-api §3.4, and `port`, its kind. Addresses and routes are what the controller sent, not what `settings` permits."""
     config = status.config
     network = f"{status.id:016x}"
     return {
@@ -37,7 +36,8 @@ def network_object(status: NetworkStatus, settings: NetworkSettings) -> Json:
         "broadcastEnabled": bool(config and config.broadcast),
         "portError": -1 if status.status is State.PORT_ERROR else 0,
         "netconfRevision": config.revision if config else 0,
-        "portDeviceName": interface_name(status.id),
+        "portDeviceName": device,
+        "port": port,
         "allowManaged": settings.managed,
         "allowGlobal": settings.allow_global,
         "allowDefault": settings.default,

@@ -47,7 +47,7 @@ def test_the_dispatch_of_syscall_covers_every_system_call() -> None:
     text = generate.dispatch(table)
     for symbol in table.symbols:
         if symbol.kind == "call":
-            assert f"case SYS_{symbol.number}:\n    return virtual_{symbol.name}(" in text
+            assert f"case SYS_{symbol.number}:\n    return entered_{symbol.name}(" in text
     assert "case SYS_io_uring_setup:\n    return -ENOSYS;" in text
 
 
