@@ -77,8 +77,10 @@ class Probe:
 class SocketServer:
     """The POSIX socket server: one per service; serves socket RPC (include/netcon/socket_rpc.h) on AF_UNIX paths."""
 
-    def __init__(self, reactor: object, *, service: int, epoch: int, raw_sockets: bool = False) -> None:
-        """`raw_sockets`: SOCK_RAW for ICMP and ICMPv6 is allowed (policy); EPERM otherwise."""
+    def __init__(self, reactor: object, *, service: int, epoch: int) -> None: ...
+    def set_policy(self, table: bytes) -> None:
+        """`table`: a compiled policy (include/netcon/policy.h; netcon.policy makes it). It counts for what is asked from now on.
+        ValueError. Before the first one: loopback and nothing else is the host's, raw sockets are refused."""
 
     def listen(self, path: str, *, network: int = 0, mode: int = 0o600) -> None:
         """Serve on `path` with this default network. OSError; a stale socket file is replaced, a live one is EADDRINUSE."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from netcon.elf import HEAD_SIZE, DamagedElf, Elf, is_elf
 
-PRELOAD, NETWORK, SOCKET = "LD_PRELOAD", "ZT_NC_NWID", "NETCON_SOCK"
+PRELOAD, NETWORK, SOCKET, POLICY = "LD_PRELOAD", "ZT_NC_NWID", "NETCON_SOCK", "NETCON_POLICY"
 
 _SHEBANG_MAX = 256
 _SCRIPT_DEPTH_MAX = 4
@@ -65,12 +65,14 @@ def run_environment(
     *,
     network: int | str | None = None,
     socket_path: str | os.PathLike[str] | None = None,
+    policy: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The environment for a program: `environment` (default: this process's) with the library and its variables.
 
     `network`: id, as a number or hexadecimal; its well-known path is used unless `socket_path` names a service's socket. What is
-    not given is taken from `environment`. Raises NoNetwork, LibraryMissing.
+    not given is taken from `environment`. `policy`: of this run, compiled (netcon.policy.Policy.environment). Raises NoNetwork,
+    LibraryMissing.
     """
     made = dict(os.environ if environment is None else environment)
     if network is not None:
@@ -82,6 +84,8 @@ def run_environment(
         made[SOCKET] = os.path.abspath(socket_path)
     if not made.get(NETWORK) and not made.get(SOCKET):
         raise NoNetwork("no network: give --network NWID (see 'netcon networks') or --socket PATH, or set ZT_NC_NWID")
+    if policy is not None:
+        made[POLICY] = policy
     library = str(library_path())
     others = [entry for entry in made.get(PRELOAD, "").replace(" ", ":").split(":") if entry and entry != library]
     made[PRELOAD] = ":".join([library, *others])

@@ -13,9 +13,11 @@ ROOT = Path(__file__).parents[1]
 class StandaloneService:
     """A running standalone service with its own addresses; `path` is its RPC socket."""
 
-    def __init__(self, folder: Path, addresses: list[str]) -> None:
+    def __init__(self, folder: Path, addresses: list[str], *, policy: str = "", peer: str = "") -> None:
         self.path = str(folder / "rpc.sock")
         arguments = [argument for address in addresses for argument in ("--address", address)]
+        arguments += ["--policy", policy] if policy else []
+        arguments += ["--peer", peer] if peer else []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.standalone_service", "--path", self.path, *arguments],
             cwd=ROOT,

@@ -19,6 +19,7 @@ import sys
 
 import lwip
 from netcon.dataplane.reactor import Reactor, connect
+from netcon.policy import Policy
 
 NETWORK = 0x8056C2E21C000001
 PEER_NETWORK = 0x8056C2E21C000002
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--address", action="append", default=[], metavar="IP/BITS")
     parser.add_argument("--peer", action="append", default=[], metavar="IP/BITS", help="addresses of a second stack")
     parser.add_argument("--network", type=lambda text: int(text, 16), default=0, help="default network of the path (hex); 0: none")
+    parser.add_argument("--policy", default="", help="text of the policy")
     parser.add_argument("--mtu", type=int, default=2800)
     parser.add_argument("--stats", action="store_true", help="print counters as JSON at the end")
     parser.add_argument("--stdin", action="store_true", help="end when standard input ends, too")
@@ -50,6 +52,7 @@ def main() -> int:
     reactor = Reactor()
     reactor.start()
     server = lwip.SocketServer(reactor.capsule(), service=secrets.randbits(64), epoch=secrets.randbits(64))
+    server.set_policy(Policy.parse(options.policy).compiled())
     stacks = [make_stack(reactor, options.address or ["10.77.0.1/24", "fd77::1/64"], 1, options.mtu)]
     server.add_network(options.network or NETWORK, stacks[0])
     if options.peer:

@@ -62,8 +62,13 @@ enum netcon_rpc_operation {
 };
 
 enum netcon_rpc_flags {
-    NETCON_RPC_POSTED = 1u, /* no reply end is attached and none is expected */
+    NETCON_RPC_POSTED = 1u,  /* no reply end is attached and none is expected */
+    NETCON_RPC_VIRTUAL = 2u, /* BIND, CONNECT, SENDTO: the run's policy wants a loopback address to be the virtual one */
 };
+
+/* Reply error of BIND, CONNECT and SENDTO, above every errno: the service's policy gives this address to the host. The caller makes
+ * a socket of the kernel, in its own namespace; the service has changed nothing. */
+#define NETCON_RPC_TO_HOST 4096
 
 /* A socket address. `family` is AF_INET or AF_INET6 (or 0: none). IPv4 uses the first 4 bytes of `ip`. `port` in host
  * order; `scope` is the IPv6 scope id, `flow` the flow label. */
@@ -92,13 +97,18 @@ struct netcon_rpc_request {
     uint8_t data[];    /* data_length bytes; the message ends there */
 };
 
+enum netcon_rpc_policy {
+    NETCON_RPC_POLICY_VIRTUAL = 1u, /* loopback is virtual */
+    NETCON_RPC_POLICY_HOST = 2u,    /* some destinations but loopback are the host's: ask with SENDTO */
+};
+
 struct netcon_rpc_reply {
     uint16_t magic;
     uint16_t version;
     uint16_t operation;
-    uint16_t reserved;
-    int32_t error; /* errno, 0 for success */
-    int32_t value; /* what the call returns when it succeeds */
+    uint16_t policy; /* bits of netcon_rpc_policy: what datagrams, which have no reply, must know beforehand */
+    int32_t error;   /* errno, 0 for success */
+    int32_t value;   /* what the call returns when it succeeds */
     uint32_t data_length;
     uint8_t data[];
 };
@@ -164,6 +174,7 @@ enum netcon_datagram_flags {
     NETCON_DATAGRAM_TOS = 8u,       /* `tos`: IP_TOS, IPV6_TCLASS */
     NETCON_DATAGRAM_STAMP = 16u,    /* to the program: SO_TIMESTAMP or SO_TIMESTAMPNS is on; the time is now */
     NETCON_DATAGRAM_STAMP_NS = 32u, /* with STAMP: as SCM_TIMESTAMPNS */
+    NETCON_DATAGRAM_VIRTUAL = 64u,  /* from the program: as NETCON_RPC_VIRTUAL */
     NETCON_DATAGRAM_ERROR = 128u,   /* to the program: a nudge, nothing else in it counts */
 };
 
@@ -182,8 +193,8 @@ struct netcon_datagram_header {
 
 /* ---- interfaces ----
  * The virtual interface of a network is named as ZeroTier names it ("zt" and eight letters) and has an index from 2 on, the same
- * for as long as the service lives (1 is "lo", the host's loopback). Subject of IOCTL SIOCGIF*: any socket of the service; data
- * and reply data: struct ifreq. INTERFACES has what getifaddrs and if_nameindex want. */
+ * for as long as the service lives (1 is "lo", the loopback of the host or of the network). Subject of IOCTL SIOCGIF*: any socket
+ * of the service; data and reply data: struct ifreq. INTERFACES has what getifaddrs and if_nameindex want. */
 struct netcon_interface {
     uint64_t network;
     uint32_t index;

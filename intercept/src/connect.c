@@ -14,6 +14,7 @@
 #include "environment.h"
 #include "kernel.h"
 #include "names.h"
+#include "policy.h"
 #include "socket.h"
 #include "wrapped.h"
 
@@ -52,17 +53,17 @@ static long wait_connected(int descriptor) {
 /* Nothing to wait for: the service changes the mode and what is queued, and answers. */
 static long connect_datagrams(int descriptor, const struct netcon_name_program *name, const struct netcon_address *wanted,
                               const struct sockaddr *address, socklen_t length) {
-    if (wanted->family && address_is_loopback(wanted)) {
-        long done = socket_give_to_kernel(descriptor, name);
-        return done < 0 ? done : raw(SYS_connect, descriptor, address, length);
-    }
     struct rpc_call call = call_about(NETCON_RPC_CONNECT, descriptor, name);
-    call.network = settings.network;
-    call.data = wanted;
-    call.data_length = sizeof *wanted;
-    long done = rpc_call(&call);
-    close_descriptor(call.reply_descriptor);
-    return done;
+    long done = policy_ask(NETCON_POLICY_CONNECT, name, wanted, &call);
+    if (done == 0) {
+        call.data = wanted;
+        call.data_length = sizeof *wanted;
+        done = policy_answer(NETCON_POLICY_CONNECT, name, wanted, rpc_call(&call));
+        close_descriptor(call.reply_descriptor);
+    }
+    if (done != -NETCON_RPC_TO_HOST) return done;
+    done = socket_give_to_kernel(descriptor, name, wanted);
+    return done < 0 ? done : raw(SYS_connect, descriptor, address, length);
 }
 
 long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t length) {
@@ -76,18 +77,18 @@ long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t l
     char kind = names_service(descriptor, &service);
     /* As the kernel: the error of a failed attempt that nobody has asked for is told first. */
     if (kind == 'F' && take_error(descriptor)) return service.error > 0 ? -service.error : -ECONNREFUSED;
-    if (address_is_loopback(&wanted) && kind != 'C' && kind != 'L') {
-        done = socket_give_to_kernel(descriptor, &name);
-        return done < 0 ? done : raw(SYS_connect, descriptor, address, length);
-    }
     long open_flags = raw(SYS_fcntl, descriptor, F_GETFL);
     bool waits = open_flags >= 0 && !(open_flags & O_NONBLOCK);
     struct rpc_call call = call_about(NETCON_RPC_CONNECT, descriptor, &name);
-    call.network = settings.network;
+    done = kind == 'C' || kind == 'L' ? 0 : policy_ask(NETCON_POLICY_CONNECT, &name, &wanted, &call);
     call.args[0] = waits;
     call.data = &wanted;
     call.data_length = sizeof wanted;
-    done = rpc_call(&call);
+    if (done == 0) done = policy_answer(NETCON_POLICY_CONNECT, &name, &wanted, rpc_call(&call));
+    if (done == -NETCON_RPC_TO_HOST) {
+        done = socket_give_to_kernel(descriptor, &name, &wanted);
+        return done < 0 ? done : raw(SYS_connect, descriptor, address, length);
+    }
     if (call.reply_descriptor >= 0) {
         long replaced = socket_replace(descriptor, call.reply_descriptor);
         if (replaced < 0) return replaced;

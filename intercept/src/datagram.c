@@ -20,6 +20,7 @@
 #include "kernel.h"
 #include "memory.h"
 #include "names.h"
+#include "policy.h"
 #include "socket.h"
 
 _Static_assert(sizeof(struct netcon_datagram_header) == 40, "layout of a datagram's header");
@@ -200,10 +201,10 @@ static long pending_error(int descriptor, const struct netcon_name_program *name
 }
 
 /* By RPC: the service sends and tells the errno. */
-static long send_by_service(int descriptor, const struct netcon_name_program *name, const struct netcon_datagram_header *header,
-                            const struct msghdr *message, size_t length) {
+static long send_by_service(int descriptor, const struct netcon_name_program *name, uint64_t network,
+                            const struct netcon_datagram_header *header, const struct msghdr *message, size_t length) {
     struct rpc_call call = call_about(NETCON_RPC_SENDTO, descriptor, name);
-    call.network = settings.network;
+    call.network = network;
     call.data = header;
     call.data_length = sizeof *header;
     call.tail = message->msg_iov;
@@ -245,6 +246,20 @@ static bool may_be_broadcast(const struct netcon_address *to) {
     return to->family == AF_INET && (to->ip[3] == 255 || memcmp(to->ip, all, sizeof all) == 0);
 }
 
+/* Only the service knows, and without an answer the datagram would be lost. */
+static bool may_be_host(const struct netcon_address *to, uint8_t flags) {
+    if (!address_is_loopback(to)) return policy_has_host();
+    return !(flags & NETCON_DATAGRAM_VIRTUAL) && !(rpc_policy() & NETCON_RPC_POLICY_VIRTUAL);
+}
+
+/* The socket becomes one of the kernel, unless it is bound or connected in a network: then it stays there. */
+static long send_by_host(int descriptor, const struct netcon_name_program *name, const struct netcon_address *to,
+                         const struct msghdr *message, int flags) {
+    if (datagram_mode(descriptor) != NETCON_DATAGRAM_FRAMED || !datagram_is_fresh(descriptor, name)) return -ENETUNREACH;
+    long done = socket_give_to_kernel(descriptor, name, to);
+    return done < 0 ? done : raw(SYS_sendmsg, descriptor, message, flags);
+}
+
 long datagram_send(int descriptor, const struct netcon_name_program *name, const struct msghdr *message, int flags) {
     struct netcon_address to = {0};
     struct netcon_datagram_header header = {.magic = NETCON_DATAGRAM_MAGIC};
@@ -261,9 +276,14 @@ long datagram_send(int descriptor, const struct netcon_name_program *name, const
         return done;
     if (to.family && udp && to.port == 0) return -EINVAL;
     if (!to.family && mode == NETCON_DATAGRAM_FRAMED) return -EDESTADDRREQ;
-    if (to.family && mode == NETCON_DATAGRAM_FRAMED && address_is_loopback(&to) && datagram_is_fresh(descriptor, name)) {
-        done = socket_give_to_kernel(descriptor, name);
-        return done < 0 ? done : raw(SYS_sendmsg, descriptor, message, flags);
+    struct rpc_call ask = {.network = settings.network};
+    bool by_service = false;
+    if (to.family) {
+        done = policy_ask(NETCON_POLICY_CONNECT, name, &to, &ask);
+        if (done == -NETCON_RPC_TO_HOST) return send_by_host(descriptor, name, &to, message, flags);
+        if (done < 0) return done;
+        if (ask.flags & NETCON_RPC_VIRTUAL) header.flags |= NETCON_DATAGRAM_VIRTUAL;
+        by_service = ask.network != settings.network || may_be_host(&to, header.flags);
     }
     bool to_ipv4 = name->family == AF_INET || to.family == AF_INET || (to.family && address_is_mapped(to.ip));
     if (!to.family && name->family == AF_INET6 && message->msg_controllen) {
@@ -286,7 +306,10 @@ long datagram_send(int descriptor, const struct netcon_name_program *name, const
         if (!header.interface && to.family == AF_INET6) header.interface = (uint16_t)to.scope;
         address_to_header(&to, header.peer);
     }
-    if (mode == NETCON_DATAGRAM_BARE || (to.family && may_be_broadcast(&to)))
-        return send_by_service(descriptor, name, &header, message, length);
+    if (mode == NETCON_DATAGRAM_BARE || by_service || (to.family && may_be_broadcast(&to))) {
+        done = send_by_service(descriptor, name, ask.network, &header, message, length);
+        if (to.family) done = policy_answer(NETCON_POLICY_CONNECT, name, &to, done);
+        return done == -NETCON_RPC_TO_HOST ? send_by_host(descriptor, name, &to, message, flags) : done;
+    }
     return send_by_pair(descriptor, name, &header, message, flags);
 }

@@ -7,6 +7,7 @@
 #include "kernel.h"
 #include "memory.h"
 #include "names.h"
+#include "policy.h"
 #include "wrapped.h"
 
 struct settings settings;
@@ -87,7 +88,7 @@ static void set_well_known_paths(const char *runtime) {
 
 bool read_environment(char **environment) {
     if (!environment) return false; /* too early: the C library has not set it up, and nothing can have used a socket */
-    const char *network = "", *given = "", *preset = "", *trace = "", *runtime = NULL;
+    const char *network = "", *given = "", *preset = "", *trace = "", *policy = NULL, *runtime = NULL;
     kept_count = 0;
     kept_used = 0;
     for (char **variable = environment; *variable; variable++) {
@@ -97,6 +98,8 @@ bool read_environment(char **environment) {
             given = *variable + 12;
         else if (starts_with(*variable, "NETCON_NETWORK="))
             preset = *variable + 15;
+        else if (starts_with(*variable, "NETCON_POLICY="))
+            policy = *variable + 14;
         else if (starts_with(*variable, "NETCON_TRACE="))
             trace = *variable + 13;
         else if (starts_with(*variable, "XDG_RUNTIME_DIR="))
@@ -120,6 +123,8 @@ bool read_environment(char **environment) {
         settings.network = parse_network(preset);
         if (!settings.network) settings.fault = "NETCON_NETWORK is not a network id (16 hexadecimal digits)";
     }
+    if (policy && !policy_read(policy))
+        settings.fault = "NETCON_POLICY is not a policy, sockets fail with ENETDOWN (netcon run --policy makes it)";
     if (*trace == '/' && strlen(trace) < sizeof settings.trace_path) memcpy(settings.trace_path, trace, strlen(trace) + 1);
     settings.activity = ACTIVITY_FULL;
     return true;

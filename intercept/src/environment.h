@@ -8,6 +8,7 @@
  *   ZT_NC_NWID        a network id, 16 hexadecimal digits. Without NETCON_SOCK its RPC socket is $XDG_RUNTIME_DIR/.ztnc_<id> or
  *                     /tmp/.ztnc_<id>, trusted only if its owner is our user or root.
  *   NETCON_NETWORK    a network id: the network of new sockets, whatever the path's default is.
+ *   NETCON_POLICY     the run's policy (netcon/policy.h). A malformed one is a fault: closed.
  *   NETCON_TRACE      absolute path of a tracer's socket (trace.h).
  *
  * Unless one of the first two is set and not empty the library does nothing.

@@ -8,6 +8,7 @@
 #include <netinet/tcp.h>
 #include <sys/time.h>
 
+#include "address.h"
 #include "kernel.h"
 #include "memory.h"
 #include "names.h"
@@ -88,12 +89,12 @@ static void copy_options(int from, const struct netcon_name_program *name, int t
     }
 }
 
-long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name) {
+long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name, const struct netcon_address *address) {
     long fresh = raw(SYS_socket, name->family, name->type | SOCK_CLOEXEC, name->protocol);
     if (fresh < 0) return fresh;
     copy_options(descriptor, name, (int)fresh);
     /* A socket of datagrams may turn to another address at any time: it stays on the loopback interface. */
-    if (is_datagrams(name)) {
+    if (is_datagrams(name) && address_is_loopback(address)) {
         long done = raw(SYS_setsockopt, fresh, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
         if (done < 0) {
             close_descriptor((int)fresh);

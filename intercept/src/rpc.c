@@ -15,6 +15,7 @@
 static _Atomic uint64_t cached;
 /* Of the service that was last dialled. */
 static _Atomic uint64_t service_id;
+static _Atomic uint16_t policy_bits; /* as of the latest reply */
 
 _Static_assert(sizeof(struct netcon_rpc_request) == offsetof(struct netcon_rpc_request, data), "a request's head has no padding");
 _Static_assert(sizeof(struct netcon_rpc_reply) == offsetof(struct netcon_rpc_reply, data), "a reply's head has no padding");
@@ -30,7 +31,7 @@ static long send_request(int channel, const struct rpc_call *call, int reply_end
         .magic = NETCON_RPC_MAGIC,
         .version = NETCON_RPC_VERSION,
         .operation = call->operation,
-        .flags = reply_end < 0 ? NETCON_RPC_POSTED : 0,
+        .flags = (uint16_t)(call->flags | (reply_end < 0 ? NETCON_RPC_POSTED : 0)),
         .network = call->network,
         .data_length = call->data_length + call->tail_length,
     };
@@ -76,6 +77,8 @@ static long send_request(int channel, const struct rpc_call *call, int reply_end
     return done < 0 ? done : 0;
 }
 
+unsigned rpc_policy(void) { return atomic_load_explicit(&policy_bits, memory_order_relaxed); }
+
 /* Waits for the one reply. */
 static long receive_reply(int end, struct rpc_call *call) {
     struct netcon_rpc_reply head;
@@ -104,7 +107,8 @@ static long receive_reply(int end, struct rpc_call *call) {
     call->value = head.value;
     call->reply_length = head.data_length < call->reply_room ? head.data_length : call->reply_room;
     if (call->reply) memcpy(call->reply, data, call->reply_length);
-    return head.error > 0 && head.error < 4096 ? -head.error : 0;
+    atomic_store_explicit(&policy_bits, head.policy, memory_order_relaxed);
+    return head.error > 0 && head.error <= NETCON_RPC_TO_HOST ? -head.error : 0;
 }
 
 /* A request with a reply over a given connection. `*sent` tells whether the request went out. */

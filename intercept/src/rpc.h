@@ -13,6 +13,7 @@
 
 struct rpc_call {
     uint16_t operation;
+    uint16_t flags; /* NETCON_RPC_VIRTUAL */
     uint64_t network;
     int descriptor;                          /* the subject */
     const struct netcon_name_program *about; /* its name */
@@ -37,12 +38,16 @@ struct rpc_call {
  *   -ENETDOWN   no service (a line on standard error has said why) or it went away
  *   -EMFILE     no room in the descriptor table for the reply's end
  *   -ENFILE     too many descriptors of this user are in flight
+ *   -NETCON_RPC_TO_HOST   the address is the host's; of BIND, CONNECT and SENDTO alone. Not for programs: policy.h
  */
 long rpc_call(struct rpc_call *call);
 
 /* Asks without waiting; what the service thinks of it is not told. (Where no connection can be cached it does wait, so that
  * what is asked next finds it done.) Return as rpc_call(), for the sending only. */
 long rpc_post(const struct rpc_call *call);
+
+/* Bits of netcon_rpc_policy, as the latest reply said. */
+unsigned rpc_policy(void);
 
 /* The persistent id of the service, for names. Return: 0 or -errno. */
 long rpc_service(uint64_t *service);

@@ -22,6 +22,7 @@
 #include "environment.h"
 #include "kernel.h"
 #include "names.h"
+#include "policy.h"
 #include "wrapped.h"
 
 /* One pair, named and posted. A name that someone else has bound first: another pair has another cookie. Returns P's number or
@@ -101,17 +102,17 @@ long virtual_bind(int descriptor, const struct sockaddr *address, socklen_t leng
     if (!names_program(descriptor, &name)) return raw(SYS_bind, descriptor, address, length);
     long done = address_read(&wanted, descriptor, name.family, address, length, true);
     if (done < 0) return done;
-    if (address_is_loopback(&wanted)) {
-        done = socket_give_to_kernel(descriptor, &name);
-        return done < 0 ? done : raw(SYS_bind, descriptor, address, length);
-    }
     struct rpc_call call = call_about(NETCON_RPC_BIND, descriptor, &name);
-    call.network = settings.network;
-    call.data = &wanted;
-    call.data_length = sizeof wanted;
-    done = rpc_call(&call);
-    close_descriptor(call.reply_descriptor);
-    return done;
+    done = policy_ask(NETCON_POLICY_BIND, &name, &wanted, &call);
+    if (done == 0) {
+        call.data = &wanted;
+        call.data_length = sizeof wanted;
+        done = policy_answer(NETCON_POLICY_BIND, &name, &wanted, rpc_call(&call));
+        close_descriptor(call.reply_descriptor);
+    }
+    if (done != -NETCON_RPC_TO_HOST) return done;
+    done = socket_give_to_kernel(descriptor, &name, &wanted);
+    return done < 0 ? done : raw(SYS_bind, descriptor, address, length);
 }
 
 long virtual_listen(int descriptor, int backlog) {

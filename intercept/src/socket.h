@@ -33,10 +33,11 @@ void accept_discard_queue(int descriptor);
 
 /**
  * socket_give_to_kernel() - makes a socket of ours one of the kernel
+ * @address: what it is to be bound or connected to: of loopback, a datagram socket stays on the interface lo
  *
- * For loopback addresses, which are the host's own. The flags and the options that can be read back are carried over; what the
+ * For addresses that policy gives to the host. The flags and the options that can be read back are carried over; what the
  * service knows about the socket (a local address) is not. Return: 0 or -errno.
  */
-long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name);
+long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name, const struct netcon_address *address);
 
 #endif

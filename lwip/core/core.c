@@ -112,6 +112,7 @@ static bool core_start(const struct lwip_core_config *config) {
         lwip_init();
         core_timers_start();
         core_link_start();
+        core_loopback_start();
     }
     trap_depth = 0;
     return !failed;
@@ -126,8 +127,8 @@ static void core_drop(void) {
 /* Packets to ourselves, then TCP output that found no room: a PCB whose segments were refused has data unsent and nothing that
  * would wake it. */
 static bool core_poll(void) {
-    bool did = false;
     struct netif *netif;
+    bool did = core_loopback_poll();
 
     NETIF_FOREACH(netif) {
         did |= netif->loop_first != NULL;

@@ -11,6 +11,7 @@ extern "C" {
 #endif
 
 struct netif;
+struct pbuf;
 struct tcp_pcb;
 struct tcp_hdr;
 
@@ -19,6 +20,8 @@ u32_t core_initial_sequence(const ip_addr_t *local, u16_t local_port, const ip_a
 /* The interface for a destination, or NULL. `source` may be NULL or any. */
 struct netif *core_route_ip4(const ip4_addr_t *source, const ip4_addr_t *destination);
 struct netif *core_route_ip6(const ip6_addr_t *source, const ip6_addr_t *destination);
+/* A packet enters IPv4 (loopback.c); 0: lwIP goes on with it. */
+int core_ip4_arrives(struct pbuf *packet, struct netif *netif);
 /* A segment is about to be processed by its PCB (merge.c). */
 err_t core_tcp_arrives(struct tcp_pcb *pcb, const struct tcp_hdr *header);
 #ifdef __cplusplus

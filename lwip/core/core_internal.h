@@ -36,6 +36,16 @@ size_t core_addresses(struct lwip_core_address *out, size_t capacity);
 bool core_is_local(const ip_addr_t *ip);
 void core_set_mtu(uint16_t mtu);
 
+/* loopback.c */
+#define CORE_LOOPBACK_MTU 65535 /* a kernel's has one more, which 16 bits do not hold */
+extern struct netif core_loopback;
+void core_loopback_start(void);
+/* Process what is queued. False: nothing was. */
+bool core_loopback_poll(void);
+/* Does this frame, whose header is whole, come from or go to a loopback address? */
+bool core_names_loopback(const uint8_t *frame);
+bool core_is_loopback(const ip_addr_t *ip);
+
 /* routes.c */
 err_t core_set_routes(const struct lwip_core_route *routes, size_t count);
 /* The next hop towards `destination`: itself if it is on the link, else a gateway; NULL if there is no route. */

@@ -89,15 +89,16 @@ static err_t send_from(const struct lwip_core_datagram *datagram, struct netif *
 err_t core_send_datagram(const struct lwip_core_datagram *datagram) {
     ip_addr_t source = datagram->source, destination = datagram->destination;
     if (IP_IS_V6(&destination)) {
+        struct netif *netif = ip6_addr_isloopback(ip_2_ip6(&destination)) ? &core_loopback : &core_netif;
         ip6_addr_assign_zone(ip_2_ip6(&destination), IP6_UNKNOWN, &core_netif);
         if (!IP_IS_V6(&source) || ip6_addr_isany(ip_2_ip6(&source))) {
-            const ip_addr_t *selected = ip6_select_source_address(&core_netif, ip_2_ip6(&destination));
+            const ip_addr_t *selected = ip6_select_source_address(netif, ip_2_ip6(&destination));
             if (selected == NULL) return ERR_RTE;
             source = *selected;
         } else {
             ip6_addr_assign_zone(ip_2_ip6(&source), IP6_UNICAST, &core_netif);
         }
-        return send_from(datagram, &core_netif, &source, &destination);
+        return send_from(datagram, netif, &source, &destination);
     }
     bool given = IP_IS_V4(&source) && !ip4_addr_isany(ip_2_ip4(&source));
     struct netif *netif = core_route_ip4(given ? ip_2_ip4(&source) : NULL, ip_2_ip4(&destination));
@@ -111,7 +112,7 @@ bool core_is_broadcast(const ip_addr_t *ip) {
     if (!IP_IS_V4(ip)) return false;
     if (ip_2_ip4(ip)->addr == IPADDR_BROADCAST) return true;
     NETIF_FOREACH(netif)
-    if (!ip4_addr_isany(netif_ip4_addr(netif)) && ip4_addr_isbroadcast(ip_2_ip4(ip), netif)) return true;
+    if (netif != &core_loopback && !ip4_addr_isany(netif_ip4_addr(netif)) && ip4_addr_isbroadcast(ip_2_ip4(ip), netif)) return true;
     return false;
 }
 

@@ -36,11 +36,12 @@ static err_t link_output(struct netif *netif, struct pbuf *frame) {
 static struct netif *owner_of_ip4(const ip4_addr_t *ip) {
     struct netif *netif;
     NETIF_FOREACH(netif)
-    if (!ip4_addr_isany(ip) && ip4_addr_eq(netif_ip4_addr(netif), ip)) return netif;
+    if (netif != &core_loopback && !ip4_addr_isany(ip) && ip4_addr_eq(netif_ip4_addr(netif), ip)) return netif;
     return NULL;
 }
 
 static err_t output_ip4(struct netif *netif, struct pbuf *packet, const ip4_addr_t *destination) {
+    if (((const uint8_t *)packet->payload)[12] == IP_LOOPBACKNET && owner_of_ip4(destination) == NULL) return ERR_RTE;
     if (ip4_addr_isbroadcast(destination, netif) || ip4_addr_ismulticast(destination))
         return etharp_output(netif, packet, destination);
     struct netif *owner = owner_of_ip4(destination);
@@ -79,6 +80,10 @@ void core_receive(const uint8_t *frame, uint32_t length) {
     core_count.frames_in++;
     core_count.bytes_in += length;
     if (length < whole_header(frame, length) || length > (uint32_t)core_netif.mtu + SIZEOF_ETH_HDR + 4 /* a VLAN tag */) {
+        core_count.bad_frames++;
+        return;
+    }
+    if (core_names_loopback(frame)) {
         core_count.bad_frames++;
         return;
     }
@@ -147,10 +152,11 @@ void core_link_start(void) {
 void core_set_mtu(uint16_t mtu) {
     struct netif *netif;
     NETIF_FOREACH(netif)
-    netif->mtu = mtu;
+    if (netif != &core_loopback) netif->mtu = mtu;
     nd6_clear_destination_cache();
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb != NULL; pcb = pcb->next)
-        pcb->mss = LWIP_MIN(pcb->mss, (u16_t)(mtu - (IP_IS_V6(&pcb->remote_ip) ? IP6_HLEN : IP_HLEN) - TCP_HLEN));
+        if (!core_is_loopback(&pcb->remote_ip))
+            pcb->mss = LWIP_MIN(pcb->mss, (u16_t)(mtu - (IP_IS_V6(&pcb->remote_ip) ? IP6_HLEN : IP_HLEN) - TCP_HLEN));
 }
 
 /* ---- addresses ---- */
@@ -223,7 +229,7 @@ size_t core_addresses(struct lwip_core_address *out, size_t capacity) {
     size_t count = 0;
     struct netif *netif;
     NETIF_FOREACH(netif)
-    if (!ip4_addr_isany(netif_ip4_addr(netif)) && count < capacity) {
+    if (netif != &core_loopback && !ip4_addr_isany(netif_ip4_addr(netif)) && count < capacity) {
         ip_addr_copy_from_ip4(out[count].ip, *netif_ip4_addr(netif));
         out[count++].bits = (uint8_t)__builtin_popcount(netif_ip4_netmask(netif)->addr);
     }
@@ -236,6 +242,7 @@ size_t core_addresses(struct lwip_core_address *out, size_t capacity) {
 }
 
 bool core_is_local(const ip_addr_t *ip) {
+    if (core_is_loopback(ip)) return true;
     if (IP_IS_V4(ip)) return owner_of_ip4(ip_2_ip4(ip)) != NULL;
     for (int slot = 0; slot < LWIP_IPV6_NUM_ADDRESSES; slot++)
         if (ip6_addr_isvalid(netif_ip6_addr_state(&core_netif, slot)) &&

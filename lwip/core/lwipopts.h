@@ -31,8 +31,8 @@
 #define ARP_QUEUE_LEN 64 /* the fragments of the longest datagram, at the smallest MTU */
 #define ETHARP_TABLE_MATCH_NETIF 1
 #define ETHARP_SUPPORT_STATIC_ENTRIES 1
-#define LWIP_NETIF_LOOPBACK 1 /* to our own addresses; 127.0.0.0/8 and ::1 are not the stack's */
-#define LWIP_HAVE_LOOPIF 0
+#define LWIP_NETIF_LOOPBACK 1 /* to our own addresses */
+#define LWIP_HAVE_LOOPIF 0    /* 127.0.0.0/8 and ::1 are loopback.c's */
 #define LWIP_NETIF_HOSTNAME 0
 
 /* ---- IPv4 ---- */
@@ -120,6 +120,7 @@
 #define LWIP_HOOK_FILENAME "core_hooks.h"
 #define LWIP_HOOK_TCP_ISN core_initial_sequence
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, option_length, option_length_1, option_2, packet) core_tcp_arrives(pcb, header)
+#define LWIP_HOOK_IP4_INPUT(packet, netif) core_ip4_arrives(packet, netif)
 #define LWIP_HOOK_IP4_ROUTE_SRC(source, destination) core_route_ip4(source, destination)
 #define LWIP_HOOK_IP6_ROUTE(source, destination) core_route_ip6(source, destination)
 /* link.c has already replaced the destination by its next hop: that is where the packet goes. */

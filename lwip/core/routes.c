@@ -51,7 +51,7 @@ static struct netif *on_link_ip4(const ip4_addr_t *destination, int *bits) {
     *bits = -1;
     NETIF_FOREACH(netif) {
         int length = __builtin_popcount(netif_ip4_netmask(netif)->addr);
-        if (!ip4_addr_isany(netif_ip4_addr(netif)) && length > *bits &&
+        if (netif != &core_loopback && !ip4_addr_isany(netif_ip4_addr(netif)) && length > *bits &&
             ip4_addr_net_eq(destination, netif_ip4_addr(netif), netif_ip4_netmask(netif))) {
             best = netif;
             *bits = length;
@@ -63,7 +63,7 @@ static struct netif *on_link_ip4(const ip4_addr_t *destination, int *bits) {
 static struct netif *first_with_ip4(void) {
     struct netif *netif;
     NETIF_FOREACH(netif)
-    if (!ip4_addr_isany(netif_ip4_addr(netif))) return netif;
+    if (netif != &core_loopback && !ip4_addr_isany(netif_ip4_addr(netif))) return netif;
     return NULL;
 }
 
@@ -78,6 +78,7 @@ const ip4_addr_t *core_next_hop_ip4(const ip4_addr_t *destination) {
 struct netif *core_route_ip4(const ip4_addr_t *source, const ip4_addr_t *destination) {
     int bits;
     struct netif *netif, *from = NULL;
+    if (ip4_addr_isloopback(destination)) return &core_loopback;
     if (source != NULL && !ip4_addr_isany(source)) {
         NETIF_FOREACH(netif)
         if (ip4_addr_eq(netif_ip4_addr(netif), source)) from = netif;
@@ -107,6 +108,7 @@ const ip6_addr_t *core_next_hop_ip6(const ip6_addr_t *destination) {
 
 struct netif *core_route_ip6(const ip6_addr_t *source, const ip6_addr_t *destination) {
     LWIP_UNUSED_ARG(source);
+    if (ip6_addr_isloopback(destination)) return &core_loopback;
     return ip6_addr_ismulticast(destination) || core_next_hop_ip6(destination) != NULL ? &core_netif : NULL;
 }
 
@@ -114,10 +116,14 @@ bool core_source_for(const ip_addr_t *destination, ip_addr_t *source) {
     if (IP_IS_V4(destination)) {
         struct netif *netif = core_route_ip4(NULL, ip_2_ip4(destination));
         if (netif == NULL) return false;
-        ip_addr_copy_from_ip4(*source, *netif_ip4_addr(netif));
+        ip_addr_copy_from_ip4(*source, *netif_ip4_addr(netif)); /* of the loopback interface 127.0.0.1: nothing is processed now */
         return true;
     }
     const ip6_addr_t *ip6 = ip_2_ip6(destination);
+    if (ip6_addr_isloopback(ip6)) {
+        ip_addr_copy(*source, *destination);
+        return true;
+    }
     if (!ip6_addr_islinklocal(ip6) && !ip6_addr_ismulticast(ip6) && core_next_hop_ip6(ip6) == NULL) return false;
     const ip_addr_t *selected = ip6_select_source_address(&core_netif, ip6);
     if (selected == NULL) return false;

@@ -49,6 +49,19 @@ struct Address {
     bool is_multicast() const { return is_v4() ? (ip[12] & 0xf0) == 0xe0 : ip[0] == 0xff; }
     bool is_broadcast() const { return is_v4() && ip[12] == 0xff && ip[13] == 0xff && ip[14] == 0xff && ip[15] == 0xff; }
     bool is_link_local() const { return !is_v4() && ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80; }
+    bool is_loopback() const {
+        static constexpr uint8_t one[16]{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+        return is_v4() ? ip[12] == 127 : std::memcmp(ip.data(), one, 16) == 0;
+    }
+    static Address loopback(bool v4) {
+        Address a;
+        if (v4) {
+            static constexpr uint8_t bytes[4]{127, 0, 0, 1};
+            return Address::v4(bytes, 0);
+        }
+        a.ip[15] = 1;
+        return a;
+    }
     bool same_ip(const Address &other) const { return ip == other.ip; }
     bool operator==(const Address &other) const { return ip == other.ip && port == other.port; }
 

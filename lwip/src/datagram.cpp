@@ -90,6 +90,8 @@ uint64_t DatagramSocket::narrowed(uint64_t on_network) const {
     return on_network != 0 ? on_network : default_network_;
 }
 
+int DatagramSocket::policy_protocol() const { return kind == Kind::udp ? NETCON_POLICY_UDP : NETCON_POLICY_ICMP; }
+
 int DatagramSocket::claim(const Address &at, uint64_t on_network) {
     binding.local = at;
     binding.network = on_network;
@@ -99,7 +101,12 @@ int DatagramSocket::claim(const Address &at, uint64_t on_network) {
     binding.reuse_port = options.reuse_port;
     if (kind != Kind::raw) { // raw sockets have no port
         PortTable &ports = kind == Kind::udp ? owner.udp_ports : owner.ping_ports;
-        if (int error = ports.claim(binding)) return error;
+        int error = ports.claim(binding);
+        if (error == EADDRINUSE) { // not because of a socket that a program has closed before it asked
+            owner.notice_closed(binding.local.port);
+            error = ports.claim(binding);
+        }
+        if (error != 0) return error;
     }
     local = binding.local;
     network = on_network;
@@ -107,7 +114,7 @@ int DatagramSocket::claim(const Address &at, uint64_t on_network) {
     return 0;
 }
 
-int DatagramSocket::bind(const netcon_address &wanted, uint64_t on_network) {
+int DatagramSocket::bind(const netcon_address &wanted, uint64_t on_network, uint16_t flags) {
     if (bound || binding.held()) return EINVAL;
     if (wanted.family != family) return family == AF_INET6 && wanted.family == AF_INET ? EINVAL : EAFNOSUPPORT;
     Address asked = Address::from(wanted);
@@ -117,13 +124,14 @@ int DatagramSocket::bind(const netcon_address &wanted, uint64_t on_network) {
     if (asked.scope != 0 && (asked.is_link_local() || asked.is_multicast()))
         if ((on = owner.server.network_of_interface(asked.scope)) == 0) return ENODEV;
     if (asked.is_link_local() && asked.scope == 0) return EINVAL;
+    if (int error = owner.server.decide(NETCON_POLICY_BIND, policy_protocol(), asked, flags, on)) return error;
     if (!asked.is_any() && !asked.is_multicast() && !asked.is_broadcast()) {
         std::shared_ptr<Stack> stack = owner.server.stack_with(on, asked);
         if (!stack) { // the broadcast address of a subnet is one to bind to, too
             ip_addr_t ip = to_lwip(asked);
             for (auto &[network_id, candidate] : owner.server.networks())
                 if ((on == 0 || on == network_id) && candidate->running() && candidate->core().is_broadcast(&ip)) stack = candidate;
-            if (!stack || kind == Kind::ping) return EADDRNOTAVAIL;
+            if (!stack || kind == Kind::ping) return owner.server.uncarried(EADDRNOTAVAIL);
         }
         on = owner.server.network_of(stack.get());
     }
@@ -133,7 +141,7 @@ int DatagramSocket::bind(const netcon_address &wanted, uint64_t on_network) {
 }
 
 void DatagramSocket::disconnect() {
-    connected = false;
+    connected = virtual_ = false;
     remote = Address::any(family);
     if (bound) {
         local = binding.local;
@@ -146,7 +154,7 @@ void DatagramSocket::disconnect() {
     network = 0;
 }
 
-int DatagramSocket::connect(const netcon_address &wanted, uint64_t on_network, int program) {
+int DatagramSocket::connect(const netcon_address &wanted, uint64_t on_network, uint16_t flags, int program) {
     int before = mode();
     if (wanted.family == AF_UNSPEC) {
         disconnect();
@@ -168,6 +176,7 @@ int DatagramSocket::connect(const netcon_address &wanted, uint64_t on_network, i
         network = bound ? binding.network : 0;
     }
     if (probe.network == 0) probe.network = narrowed(on_network);
+    probe.flags = flags;
     std::shared_ptr<Stack> stack;
     if (int error = choose_stack(probe, stack)) return error;
     if (!binding.held() && kind != Kind::raw) {
@@ -176,6 +185,7 @@ int DatagramSocket::connect(const netcon_address &wanted, uint64_t on_network, i
         owner.index(*this);
     }
     uint16_t port = local.port;
+    virtual_ = (flags & NETCON_RPC_VIRTUAL) && probe.to.is_loopback();
     if (local.is_any() || local.is_multicast()) local = probe.source;
     local.port = port;
     remote = probe.to;
@@ -210,7 +220,8 @@ netcon_datagram_header DatagramSocket::head(const Packet &packet) const {
     header.ttl = packet.ttl;
     header.tos = packet.tos;
     header.port = packet.source.port;
-    header.interface = static_cast<uint16_t>(owner.server.interface_of(packet.network));
+    bool looped = packet.destination.is_loopback();
+    header.interface = static_cast<uint16_t>(looped ? loopback_index : owner.server.interface_of(packet.network));
     std::memcpy(header.peer, packet.source.ip.data(), sizeof header.peer);
     std::memcpy(header.local, packet.destination.ip.data(), sizeof header.local);
     return header;
@@ -343,16 +354,24 @@ int DatagramSocket::parse(const uint8_t *message, size_t length, Outgoing &out) 
     if (header.flags & NETCON_DATAGRAM_LOCAL) out.source = Address::v6(header.local, 0);
     if (header.flags & NETCON_DATAGRAM_TTL) out.ttl = header.ttl;
     if (header.flags & NETCON_DATAGRAM_TOS) out.tos = header.tos;
-    if (header.interface != 0 && (out.network = owner.server.network_of_interface(header.interface)) == 0) return ENODEV;
+    if (header.flags & NETCON_DATAGRAM_VIRTUAL) out.flags |= NETCON_RPC_VIRTUAL;
+    const Server &server = owner.server;
+    if (header.interface == loopback_index)
+        out.network = server.network_named(loopback_name);
+    else if (header.interface != 0)
+        out.network = server.network_of_interface(header.interface);
+    if (header.interface != 0 && out.network == 0) return ENODEV;
     out.data = const_cast<uint8_t *>(message) + sizeof header;
     out.length = length - sizeof header;
     return 0;
 }
 
-int DatagramSocket::send_to(const uint8_t *message, size_t length, int program, Reply &reply) {
+int DatagramSocket::send_to(const uint8_t *message, size_t length, uint64_t on_network, uint16_t flags, int program, Reply &reply) {
     if (int error = take_error(program)) return error;
     Outgoing out;
+    out.flags = flags;
     int error = parse(message, length, out);
+    if (out.network == 0 && network == 0 && options.device.empty()) out.network = on_network;
     if (error == 0) error = send(out);
     if (error == 0) reply.value = static_cast<int>(out.length);
     return error;
@@ -365,6 +384,16 @@ int DatagramSocket::choose_stack(Outgoing &out, std::shared_ptr<Stack> &stack) c
     bool v4 = out.to.is_v4();
     if (family == AF_INET6 && v4 && options.v6_only) return ENETUNREACH;
     if (family == AF_INET && !v4) return EAFNOSUPPORT;
+    bool asked_virtual = virtual_ || (out.flags & NETCON_RPC_VIRTUAL);
+    if (out.to.is_any()) { // this host, as Linux reads it
+        if (!local.is_any() && !local.is_multicast() && !local.is_broadcast())
+            out.to.ip = local.ip;
+        else if (asked_virtual || server.loopback_is_virtual())
+            out.to.ip = Address::loopback(v4).ip;
+    }
+    if (int error = server.decide(NETCON_POLICY_CONNECT, policy_protocol(), out.to,
+                                  static_cast<uint16_t>(asked_virtual ? NETCON_RPC_VIRTUAL : 0), on))
+        return error;
     bool chosen = !out.source.is_any() && !(out.source.ip == Address{}.ip);
     if (!chosen && !local.is_any() && !local.is_multicast() && !local.is_broadcast()) {
         if (local.is_v4() != v4) return v4 ? EINVAL : ENETUNREACH;
@@ -395,14 +424,16 @@ int DatagramSocket::choose_stack(Outgoing &out, std::shared_ptr<Stack> &stack) c
             if (!from) return ENETUNREACH;
             out.source = from_lwip(*from, 0);
         }
+        if (!server.may_cross(*stack, options.device, out.source, out.to)) return ENETUNREACH;
         return out.to.is_broadcast() && !options.broadcast ? EACCES : 0;
     }
     Address from;
     std::shared_ptr<Stack> towards = server.stack_towards(stack ? server.network_of(stack.get()) : on, out.to, from);
-    if (!towards) return ENETUNREACH;
+    if (!towards) return stack || !options.device.empty() ? ENETUNREACH : server.uncarried(ENETUNREACH);
     stack = std::move(towards);
-    if (out.to.is_any()) out.to.ip = from.ip; // this host, as Linux reads it
+    if (out.to.is_any()) out.to.ip = from.ip;
     if (!chosen) out.source = from;
+    if (!server.may_cross(*stack, options.device, out.source, out.to)) return v4 ? EINVAL : ENETUNREACH;
     ip_addr_t ip = to_lwip(out.to);
     return !options.broadcast && stack->core().is_broadcast(&ip) ? EACCES : 0;
 }
@@ -436,9 +467,10 @@ int DatagramSocket::send(Outgoing &out) {
     }
     if (kind != Kind::udp)
         if (int error = prepare_icmp(out)) return error;
-    size_t whole = out.length + (v4 ? 20u : 40u) + (kind == Kind::udp ? 8u : 0u);
+    size_t carried = out.to.is_loopback() ? loopback_mtu : stack->mtu(),
+           whole = out.length + (v4 ? 20u : 40u) + (kind == Kind::udp ? 8u : 0u);
     int discover = v4 ? options.mtu_discover : options.mtu_discover6;
-    if ((discover == 2 || discover == 3) && whole > stack->mtu()) return EMSGSIZE; // IP_PMTUDISC_DO, _PROBE
+    if ((discover == 2 || discover == 3) && whole > carried) return EMSGSIZE; // IP_PMTUDISC_DO, _PROBE
 
     ip_addr_t to = to_lwip(out.to);
     const lwip_core &core = stack->core();
@@ -520,6 +552,7 @@ int DatagramSocket::peer_name(Reply &reply) const {
 int DatagramSocket::score(const Packet &packet) const {
     uint64_t on = options.device.empty() ? network : owner.server.network_named(options.device);
     if (on != 0 && on != packet.network) return -1;
+    if (!options.device.empty() && (options.device == loopback_name) != packet.destination.is_loopback()) return -1;
     bool v4 = packet.destination.is_v4();
     if (v4 ? family == AF_INET6 && options.v6_only : family == AF_INET) return -1;
     int points = v4 && family == AF_INET ? 1 : 0;

@@ -59,9 +59,9 @@ class DatagramSocket {
     bool is_program_end(int fd) const;
 
     /* -- requests: 0 or the errno that Linux would give -- */
-    int bind(const netcon_address &wanted, uint64_t on_network);
-    int connect(const netcon_address &wanted, uint64_t on_network, int program);
-    int send_to(const uint8_t *message, size_t length, int program, Reply &reply);
+    int bind(const netcon_address &wanted, uint64_t on_network, uint16_t flags);
+    int connect(const netcon_address &wanted, uint64_t on_network, uint16_t flags, int program);
+    int send_to(const uint8_t *message, size_t length, uint64_t on_network, uint16_t flags, int program, Reply &reply);
     int shutdown(int how) const { return how < SHUT_RD || how > SHUT_RDWR ? EINVAL : connected ? 0 : ENOTCONN; }
     int local_name(Reply &reply) const;
     int peer_name(Reply &reply) const;
@@ -105,11 +105,13 @@ class DatagramSocket {
         Address to, source;
         uint64_t network = 0;
         int ttl = -1, tos = -1;
+        uint16_t flags = 0; // of the request
         uint8_t *data = nullptr;
         size_t length = 0;
     };
     friend class Datagrams;
 
+    int policy_protocol() const;
     int claim(const Address &at, uint64_t on_network);
     void disconnect();
     uint64_t narrowed(uint64_t on_network) const;
@@ -131,6 +133,7 @@ class DatagramSocket {
 
     uint64_t default_network_;
     int error_ = 0;
+    bool virtual_ = false; // connected to a loopback address that the run's policy wants to be virtual
     bool nudged_ = false, reading_ = false, ended_ = false;
     std::vector<Membership> memberships_;
 };
@@ -139,8 +142,6 @@ class Datagrams {
   public:
     explicit Datagrams(Server &server);
     ~Datagrams();
-
-    bool raw_allowed = false;
 
     /* SOCKET of a type that is not a stream's. */
     int create(Request &request);
@@ -159,6 +160,8 @@ class Datagrams {
     /* Is `group` wanted on `network` by any socket (but `except`)? */
     bool group_is_used(uint64_t network, const Address &group, const DatagramSocket *except) const;
     void room();
+    /* As Server::notice_closed. */
+    void notice_closed(uint16_t port);
     /* Sockets joined or left: whoever announces groups looks again (`groups_changes`). */
     void groups_changed() { groups_changes++; }
     uint64_t groups_changes = 0;

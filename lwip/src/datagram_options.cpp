@@ -101,8 +101,8 @@ static int interface_in_mreq(const Server &server, const ip_mreqn &request, uint
         return network == 0 ? ENODEV : 0;
     }
     if (request.imr_address.s_addr == 0) return 0;
-    std::shared_ptr<Stack> stack =
-        server.stack_with(0, Address::v4(reinterpret_cast<const uint8_t *>(&request.imr_address.s_addr), 0));
+    Address own = Address::v4(reinterpret_cast<const uint8_t *>(&request.imr_address.s_addr), 0);
+    std::shared_ptr<Stack> stack = own.is_loopback() ? nullptr : server.stack_with(0, own); // lo carries no groups
     if (!stack) return ENODEV;
     network = server.network_of(stack.get());
     return 0;

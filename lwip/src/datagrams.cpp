@@ -3,6 +3,9 @@
  * `arrive` runs inside lwIP's input, under the stack's trap: nothing there owns memory or throws, and lwIP's packet is left as it
  * was found unless it is taken.
  */
+#include <poll.h>
+#include <sys/epoll.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -95,7 +98,7 @@ int Datagrams::create(Request &request) {
     } else if (header.type == SOCK_DGRAM && header.protocol == icmp) {
         kind = DatagramSocket::Kind::ping;
     } else if (header.type == SOCK_RAW && header.protocol != 0) {
-        if (!raw_allowed || header.protocol != icmp) return EPERM;
+        if (!server.raw_is_allowed() || header.protocol != icmp) return EPERM;
         kind = DatagramSocket::Kind::raw;
     } else {
         return EPROTONOSUPPORT;
@@ -145,8 +148,8 @@ int Datagrams::answer(DatagramSocket &socket, Request &request, Reply &reply) {
     case NETCON_RPC_CONNECT:
         if (header.data_length < sizeof address) return EINVAL;
         std::memcpy(&address, header.data, sizeof address);
-        return header.operation == NETCON_RPC_BIND ? socket.bind(address, request.header->network)
-                                                   : socket.connect(address, request.header->network, program);
+        return header.operation == NETCON_RPC_BIND ? socket.bind(address, header.network, header.flags)
+                                                   : socket.connect(address, header.network, header.flags, program);
     case NETCON_RPC_LISTEN:
         return EOPNOTSUPP;
     case NETCON_RPC_GETSOCKNAME:
@@ -164,7 +167,7 @@ int Datagrams::answer(DatagramSocket &socket, Request &request, Reply &reply) {
     case NETCON_RPC_IOCTL:
         return socket.control(static_cast<uint32_t>(header.args[0]), header.data, header.data_length, reply);
     case NETCON_RPC_SENDTO:
-        return socket.send_to(header.data, header.data_length, program, reply);
+        return socket.send_to(header.data, header.data_length, header.network, header.flags, program, reply);
     default:
         return EOPNOTSUPP;
     }
@@ -224,6 +227,16 @@ void Datagrams::remove_network(uint64_t network) {
     watches_.erase(found);
     for (auto &[id, socket] : by_id_)
         if (socket->connected && socket->network == network) socket->fail(ENETDOWN);
+}
+
+void Datagrams::notice_closed(uint16_t port) {
+    std::vector<DatagramSocket *> holders;
+    for (auto &[id, socket] : by_id_)
+        if (socket->binding.held() && socket->binding.local.port == port) holders.push_back(socket.get());
+    for (DatagramSocket *socket : holders) {
+        pollfd end{socket->pair.get(), 0, 0};
+        if (!socket->retired && ::poll(&end, 1, 0) == 1 && (end.revents & POLLHUP)) socket->collect(EPOLLIN | EPOLLHUP);
+    }
 }
 
 void Datagrams::room() {

@@ -34,6 +34,40 @@ void set_ip4(sockaddr &out, uint32_t address) {
     std::memcpy(&out, &in, sizeof in);
 }
 
+/* The host's and the virtual loopback look the same. */
+void loopback_control(uint32_t request, ifreq &ask) {
+    constexpr uint8_t address[4] = {127, 0, 0, 1};
+    uint32_t word;
+    std::memcpy(&word, address, sizeof word);
+    switch (request) {
+    case SIOCGIFNAME:
+        std::memset(ask.ifr_name, 0, sizeof ask.ifr_name);
+        std::memcpy(ask.ifr_name, loopback_name, sizeof loopback_name);
+        break;
+    case SIOCGIFINDEX:
+        ask.ifr_ifindex = static_cast<int>(loopback_index);
+        break;
+    case SIOCGIFFLAGS:
+        ask.ifr_flags = IFF_UP | IFF_LOOPBACK | IFF_RUNNING;
+        break;
+    case SIOCGIFMTU:
+        ask.ifr_mtu = loopback_mtu;
+        break;
+    case SIOCGIFMETRIC:
+        ask.ifr_metric = 0;
+        break;
+    case SIOCGIFHWADDR:
+        ask.ifr_hwaddr = {};
+        ask.ifr_hwaddr.sa_family = ARPHRD_LOOPBACK;
+        break;
+    case SIOCGIFNETMASK:
+        set_ip4(ask.ifr_addr, netmask(8));
+        break;
+    default:
+        set_ip4(ask.ifr_addr, request == SIOCGIFBRDADDR ? 0 : word);
+    }
+}
+
 } // namespace
 
 uint32_t Server::interface_of(uint64_t network) const {
@@ -48,6 +82,7 @@ uint64_t Server::network_of_interface(uint32_t index) const {
 }
 
 uint64_t Server::network_named(const std::string &name) const {
+    if (name == loopback_name) return loopback_is_virtual() ? loopback_network(0) : 0;
     for (auto &[network, stack] : networks_)
         if (stack->name() == name) return network;
     return 0;
@@ -73,6 +108,13 @@ int Server::interface_control(uint32_t request, const uint8_t *data, uint32_t le
     if (length < sizeof ask) return EFAULT;
     std::memcpy(&ask, data, sizeof ask);
     ask.ifr_name[IFNAMSIZ - 1] = 0;
+    if (request == SIOCGIFNAME ? ask.ifr_ifindex == static_cast<int>(loopback_index)
+                               : std::strcmp(ask.ifr_name, loopback_name) == 0) {
+        loopback_control(request, ask);
+        std::memcpy(reply.data, &ask, sizeof ask);
+        reply.length = sizeof ask;
+        return 0;
+    }
     uint64_t network =
         request == SIOCGIFNAME ? network_of_interface(static_cast<uint32_t>(ask.ifr_ifindex)) : network_named(ask.ifr_name);
     std::shared_ptr<Stack> stack = stack_of(network);

@@ -60,6 +60,8 @@ err_t ListenPoint::on_accept(void *arg, tcp_pcb *pcb, err_t error) {
         Socket *candidate = point->members[point->turn_++ % point->members.size()];
         if (!candidate->listener->full()) listening = candidate;
     }
+    if (listening != nullptr && listening->options.device == loopback_name && !from_lwip(pcb->local_ip, 0).is_loopback())
+        return ERR_VAL;
     bool full = listening == nullptr;
     if (full) listening = point->members[point->turn_++ % point->members.size()];
     auto *connection = new (std::nothrow)

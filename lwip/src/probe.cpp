@@ -62,13 +62,20 @@ class ProbeEnd {
         return alive ? error : err_t{ERR_CLSD};
     }
 
+    /* There is one link: a link-local address is on it. */
+    ip_addr_t zoned(ip_addr_t ip) const {
+        if (IP_IS_V6(&ip) && ip6_addr_islinklocal(ip_2_ip6(&ip))) ip6_addr_assign_zone(ip_2_ip6(&ip), IP6_UNICAST, core_.netif);
+        return ip;
+    }
+
     err_t connect(const ip_addr_t &ip, uint16_t port) {
         err_t error = ERR_MEM;
         bool alive = stack_->enter([&] {
             tcp_pcb *pcb = core_.tcp_new_ip_type(ip.type);
             if (pcb == nullptr) return;
             adopt(pcb);
-            error = core_.tcp_connect(pcb, &ip, port, [](void *self, tcp_pcb *, err_t) -> err_t {
+            ip_addr_t to = zoned(ip);
+            error = core_.tcp_connect(pcb, &to, port, [](void *self, tcp_pcb *, err_t) -> err_t {
                 auto *probe = static_cast<ProbeEnd *>(self);
                 probe->connected_ = true;
                 probe->pump();
@@ -146,7 +153,8 @@ class ProbeEnd {
                 bytes[2] = static_cast<uint8_t>(sum >> 8);
                 bytes[3] = static_cast<uint8_t>(sum);
             }
-            error = core_.raw_sendto(raw, packet, &ip);
+            ip_addr_t to = zoned(ip);
+            error = core_.raw_sendto(raw, packet, &to);
             core_.pbuf_free(packet);
         });
         return error;

@@ -45,6 +45,7 @@ struct Request {
 struct Reply {
     int error = 0;
     int value = 0;
+    uint16_t policy = 0;
     uint32_t length = 0;
     alignas(8) uint8_t data[NETCON_RPC_DATA_MAX];
     Descriptor descriptor; // sent along, then closed

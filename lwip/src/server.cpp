@@ -30,8 +30,9 @@ size_t descriptor_limit() {
 } // namespace
 
 Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epoch)
-    : reactor(reactor), datagrams(*this), service_(service), epoch_(epoch), serial_(std::random_device{}()),
+    : reactor(reactor), datagrams(*this), policy_{}, service_(service), epoch_(epoch), serial_(std::random_device{}()),
       rpc_(reactor, *this, closer) {
+    policy_.fallback = NETCON_POLICY_REFUSE; // closed; and without a line for it loopback is the host's
     size_t limit = descriptor_limit();
     sockets_max_ = limit > 2 * descriptors_reserved ? limit - descriptors_reserved : limit / 2;
     failed_.resize(failed_kept);
@@ -76,6 +77,10 @@ uint64_t Server::network_of(const Stack *stack) const {
 
 std::shared_ptr<Stack> Server::stack_with(uint64_t network, const Address &local) const {
     ip_addr_t ip = to_lwip(local);
+    if (local.is_loopback()) { // every one has it
+        std::shared_ptr<Stack> stack = stack_of(loopback_network(network));
+        return stack && stack->running() ? stack : nullptr;
+    }
     for (auto &[id, stack] : networks_)
         if ((network == 0 || network == id) && stack->running() && stack->is_local(ip)) return stack;
     return nullptr;
@@ -85,7 +90,7 @@ std::shared_ptr<Stack> Server::stack_towards(uint64_t network, const Address &re
     ip_addr_t to = to_lwip(remote);
     // Who has the address comes before who has a route to it, as in a kernel.
     if (std::shared_ptr<Stack> own = stack_with(network, remote)) {
-        source = remote;
+        source = remote.is_loopback() ? Address::loopback(remote.is_v4()) : remote;
         source.port = 0;
         return own;
     }
@@ -318,6 +323,7 @@ void Server::on_sweep(void *context) {
 
 void Server::handle(Request &request, Reply &reply) {
     const netcon_rpc_request &header = *request.header;
+    reply.policy = policy_bits_;
     if (header.operation == NETCON_RPC_HELLO) {
         netcon_rpc_hello hello{service_, epoch_, request.path_network};
         std::memcpy(reply.data, &hello, sizeof hello);
@@ -341,6 +347,8 @@ void Server::handle(Request &request, Reply &reply) {
     }
     if (datagram_socket != nullptr) {
         reply.error = datagrams.answer(*datagram_socket, request, reply);
+        // Before the reply: a program that closes P then has closed it, and its port is free.
+        if (harmless(request.subject.get())) request.subject.reset();
         return;
     }
     auto found = by_id_.find(header.socket);
@@ -388,8 +396,9 @@ int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply 
         if (address.family == AF_INET6 && address.scope != 0 && Address::from(address).is_link_local() &&
             (network = network_of_interface(address.scope)) == 0)
             return ENODEV;
-        return header.operation == NETCON_RPC_BIND ? socket.bind(address, network)
-                                                   : socket.connect(address, network, header.args[0] != 0, program, reply);
+        return header.operation == NETCON_RPC_BIND
+                   ? socket.bind(address, network, header.flags)
+                   : socket.connect(address, network, header.flags, header.args[0] != 0, program, reply);
     case NETCON_RPC_LISTEN:
         if (!socket.options.device.empty() && network == 0) return ENODEV;
         return socket.listen(header.args[0], network, program, reply);

@@ -19,6 +19,7 @@
 #include "datagram.hpp"
 #include "descriptor.hpp"
 #include "listener.hpp"
+#include "netcon/policy.h"
 #include "ports.hpp"
 #include "rpc_server.hpp"
 #include "socket.hpp"
@@ -33,6 +34,10 @@ struct Counters {
     uint64_t accepted = 0, connects = 0, connect_failures = 0, resets = 0, record_retries = 0, forged = 0, refused_sockets = 0;
 };
 
+constexpr char loopback_name[] = "lo";
+constexpr uint32_t loopback_index = 1;
+constexpr uint32_t loopback_mtu = 65536;
+
 class Server final : public RequestHandler {
   public:
     /* Reactor thread only, as everything here. */
@@ -44,6 +49,8 @@ class Server final : public RequestHandler {
     void add_network(uint64_t network, std::shared_ptr<Stack> stack);
     void remove_network(uint64_t network);
     std::vector<std::pair<std::string, uint64_t>> stats() const;
+    /* Applies to what is asked from now on. The table is valid (policy.h). */
+    void set_policy(const netcon_policy &policy);
 
     void handle(Request &request, Reply &reply) override;
 
@@ -73,6 +80,18 @@ class Server final : public RequestHandler {
     std::shared_ptr<Stack> stack_with(uint64_t network, const Address &local) const;
     /* The stack that can reach `remote`, and the address from which it would. */
     std::shared_ptr<Stack> stack_towards(uint64_t network, const Address &remote, Address &source) const;
+    /* -- policy (policy.cpp) -- */
+    /* Who has a bind or connect to `to`? 0: a network, `network` perhaps changed to the one that a line names; NETCON_RPC_TO_HOST,
+     * or the errno of a refusal. `flags`: of the request. */
+    int decide(int direction, int protocol, const Address &to, uint16_t flags, uint64_t &network) const;
+    /* What no network carries: NETCON_RPC_TO_HOST if that is the host's, or `error`. */
+    int uncarried(int error) const { return policy_.fallback == NETCON_POLICY_HOST ? NETCON_RPC_TO_HOST : error; }
+    bool raw_is_allowed() const { return policy_.raw != 0; }
+    /* Whose loopback is the virtual one: that of the network given, or of the one that was joined first. */
+    uint64_t loopback_network(uint64_t network) const;
+    bool loopback_is_virtual() const;
+    /* What a loopback address, or an interface that the socket is bound to, has to do with stays inside this host. */
+    static bool may_cross(const Stack &stack, const std::string &device, const Address &from, const Address &to);
     const std::map<uint64_t, std::shared_ptr<Stack>> &networks() const { return networks_; }
     /* Interfaces: each network has an index, from 2 on, for the server's life; its name is its stack's. 0: no such. */
     uint32_t interface_of(uint64_t network) const;
@@ -108,6 +127,8 @@ class Server final : public RequestHandler {
     int answer(Socket &socket, Request &request, Descriptor &program, Reply &reply);
     void stack_failed(Stack *stack);
 
+    netcon_policy policy_;
+    uint16_t policy_bits_ = 0; // for replies
     uint64_t service_, epoch_, serial_;
     RpcServer rpc_;
     std::map<uint64_t, std::shared_ptr<Stack>> networks_;

@@ -1,7 +1,9 @@
 /* server_binding.cpp: `lwip.SocketServer` for Python. It only forwards to the reactor's thread (lwip/__init__.pyi). */
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,9 +20,8 @@ namespace {
 
 class PySocketServer {
   public:
-    PySocketServer(py::object capsule, uint64_t service, uint64_t epoch, bool raw) : reactor_(std::move(capsule)) {
+    PySocketServer(py::object capsule, uint64_t service, uint64_t epoch) : reactor_(std::move(capsule)) {
         reactor_.call([&] { server_ = std::make_unique<server::Server>(reactor_.api(), service, epoch); });
-        server_->datagrams.raw_allowed = raw;
     }
     ~PySocketServer() { close(); }
 
@@ -51,6 +52,14 @@ class PySocketServer {
     void remove_network(uint64_t network) {
         call([&] { server_->remove_network(network); });
     }
+    void set_policy(const py::bytes &bytes) {
+        std::string table(bytes);
+        netcon_policy policy{};
+        std::memcpy(&policy, table.data(), std::min(table.size(), sizeof policy));
+        if (!netcon_policy_is_valid(&policy, table.size()) || policy.fallback == NETCON_POLICY_UNDECIDED)
+            throw py::value_error("not a compiled policy: make it with netcon.policy.Policy.compiled()");
+        call([&] { server_->set_policy(policy); });
+    }
     py::dict stats() {
         std::vector<std::pair<std::string, uint64_t>> counters;
         call([&] { counters = server_->stats(); });
@@ -79,8 +88,8 @@ class PySocketServer {
 
 void bind_socket_server(py::module_ &module) {
     py::class_<PySocketServer>(module, "SocketServer")
-        .def(py::init<py::object, uint64_t, uint64_t, bool>(), py::arg("reactor"), py::kw_only(), py::arg("service"),
-             py::arg("epoch"), py::arg("raw_sockets") = false)
+        .def(py::init<py::object, uint64_t, uint64_t>(), py::arg("reactor"), py::kw_only(), py::arg("service"), py::arg("epoch"))
+        .def("set_policy", &PySocketServer::set_policy, py::arg("table"))
         .def("listen", &PySocketServer::listen, py::arg("path"), py::kw_only(), py::arg("network") = 0, py::arg("mode") = 0600)
         .def("unlisten", &PySocketServer::unlisten, py::arg("path"))
         .def("add_network", &PySocketServer::add_network, py::arg("network"), py::arg("stack"))

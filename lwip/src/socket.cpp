@@ -135,15 +135,16 @@ void Socket::turn() {
 
 /* ---- bind ---- */
 
-int Socket::bind(const netcon_address &wanted, uint64_t on_network) {
+int Socket::bind(const netcon_address &wanted, uint64_t on_network, uint16_t flags) {
     if (state != State::fresh || explicitly_bound_) return EINVAL;
     if (wanted.family != family) return family == AF_INET6 && wanted.family == AF_INET ? EINVAL : EAFNOSUPPORT;
     Address asked = Address::from(wanted);
     if (family == AF_INET6 && asked.is_v4() && options.v6_only) return EINVAL;
+    if (int error = server.decide(NETCON_POLICY_BIND, NETCON_POLICY_TCP, asked, flags, on_network)) return error;
     uint64_t join_network = on_network;
     if (!asked.is_any()) {
         std::shared_ptr<Stack> stack = server.stack_with(on_network, asked);
-        if (!stack) return EADDRNOTAVAIL;
+        if (!stack) return server.uncarried(EADDRNOTAVAIL);
         join_network = server.network_of(stack.get());
     }
     binding.local = asked;
@@ -257,7 +258,8 @@ int Socket::shutdown(int how) {
 
 /* ---- connect ---- */
 
-int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool waits, Descriptor &program_end, Reply &reply) {
+int Socket::connect(const netcon_address &wanted, uint64_t on_network, uint16_t flags, bool waits, Descriptor &program_end,
+                    Reply &reply) {
     if (wanted.family == AF_UNSPEC) {
         // Disconnect. What was connected, or tried to, needs a new pair: the old one's names and bytes are spent.
         if (state == State::fresh || state == State::bound || state == State::failed) return 0;
@@ -298,12 +300,19 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, bool wait
     // Whose is it? A bound address decides, then the request's network, then the route.
     bool local_given = explicitly_bound_ && !bound_to_.is_any();
     if (local_given && bound_to_.is_v4() != to.is_v4()) return to.is_v4() ? EINVAL : ENETUNREACH;
+    if (to.is_any()) { // this host, as Linux reads it
+        if (local_given)
+            to.ip = bound_to_.ip;
+        else if ((flags & NETCON_RPC_VIRTUAL) || server.loopback_is_virtual())
+            to.ip = Address::loopback(to.is_v4()).ip;
+    }
+    if (int error = server.decide(NETCON_POLICY_CONNECT, NETCON_POLICY_TCP, to, flags, on_network)) return error;
     uint64_t on = network != 0 ? network : on_network;
     Address from;
     std::shared_ptr<Stack> stack = server.stack_towards(on, to, from);
-    if (!stack) return ENETUNREACH;
-    if (to.is_any()) // this host, as Linux reads it
-        to.ip = from.ip;
+    if (!stack) return local_given || !options.device.empty() ? ENETUNREACH : server.uncarried(ENETUNREACH);
+    if (to.is_any()) to.ip = from.ip;
+    if (!server.may_cross(*stack, options.device, local_given ? bound_to_ : from, to)) return to.is_v4() ? EINVAL : ENETUNREACH;
     if (server.stack_with(on, to)) server.notice_closed_listeners(to.port);
 
     bool claimed = false;

@@ -43,9 +43,9 @@ class Socket {
     int take_pair(Descriptor service_end, uint64_t id);
 
     /* -- requests; each returns 0 or the errno that Linux would give -- */
-    int bind(const netcon_address &address, uint64_t network);
+    int bind(const netcon_address &address, uint64_t network, uint16_t flags);
     int listen(int backlog, uint64_t network, Descriptor &program, Reply &reply);
-    int connect(const netcon_address &address, uint64_t network, bool waits, Descriptor &program, Reply &reply);
+    int connect(const netcon_address &address, uint64_t network, uint16_t flags, bool waits, Descriptor &program, Reply &reply);
     int shutdown(int how);
     int local_name(Reply &reply) const;
     int peer_name(Reply &reply) const;

@@ -15,6 +15,7 @@ from netcon.cli.common import NetconGroup, home_option
 COMMANDS = {
     "service": ("netcon.cli.service", "service"),
     "stop": ("netcon.cli.service", "stop"),
+    "policy": ("netcon.cli.policy", "policy"),
     "run": ("netcon.cli.run", "run"),
     "doctor": ("netcon.cli.doctor", "doctor"),
     "trace": ("netcon.cli.trace", "trace"),

@@ -35,10 +35,16 @@ class NotFound(Failure):
 @click.option(
     "--socket", "socket_path", type=click.Path(path_type=Path), envvar="NETCON_SOCK", help="RPC socket of the service to use."
 )
+@click.option(
+    "--policy",
+    "policy_text",
+    metavar="FILE|TEXT",
+    help="Where its traffic goes (docs/policy.md), asked before the service's policy; as 'loopback virtual; 192.0.2.0/24 host'.",
+)
 @click.argument("program")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @home_option
-def run(network: str | None, socket_path: Path | None, program: str, arguments: tuple[str, ...]) -> None:
+def run(network: str | None, socket_path: Path | None, policy_text: str | None, program: str, arguments: tuple[str, ...]) -> None:
     """Run PROGRAM, unmodified: its TCP sockets are on the networks of the service, all else is as ever.
 
     Put options of `run` before PROGRAM; what follows is PROGRAM's.
@@ -46,7 +52,11 @@ def run(network: str | None, socket_path: Path | None, program: str, arguments: 
     try:
         path = find_program(program)
         check_program(path)
-        environment = run_environment(network=network, socket_path=socket_path or find_socket(network))
+        environment = run_environment(
+            network=network,
+            socket_path=socket_path or find_socket(network),
+            policy=None if policy_text is None else read_policy(policy_text),
+        )
     except ProgramNotFound as error:
         raise NotFound(str(error)) from None
     except NotInterceptable as error:
@@ -57,6 +67,22 @@ def run(network: str | None, socket_path: Path | None, program: str, arguments: 
         os.execve(path, [program, *arguments], environment)
     except OSError as error:
         raise CannotRun(f"{path}: {error.strerror}") from None
+
+
+def read_policy(given: str) -> str:
+    """The value of NETCON_POLICY for a file's name, or for the text itself."""
+    from netcon.policy import Policy, PolicyError
+
+    where = ""
+    try:
+        if os.path.isfile(given):
+            where, given = f"{given}: ", Path(given).read_text()
+        policy = Policy.parse(given)
+        if policy.raw is not None:
+            raise Failure(f"{where}`raw` is the service's to allow: see `netcon policy set`")
+        return policy.environment()
+    except (PolicyError, OSError, UnicodeDecodeError) as error:
+        raise Failure(f"--policy: {where}{error}") from None
 
 
 def find_socket(network: str | None) -> Path:

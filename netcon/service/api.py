@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from netcon.core.address import parse_address, parse_network
 from netcon.core.errors import NetconError
 from netcon.core.netconf import check_token
+from netcon.policy import PolicyError
 from netcon.service.errors import ServiceError, SettingsError
 from netcon.service.paths import api_socket
 from netcon.service.shapes import moon_object, network_object, peer_object, version_fields
@@ -114,6 +115,8 @@ class NodeEndpoints:
             route("/health", self.health),
             route("/config", self.config),
             route("/config/settings", self.store_settings, "POST"),
+            route("/policy", self.policy),
+            route("/policy", self.set_policy, "POST"),
             route("/network", self.networks),
             route("/network/{network}", self.network),
             route("/network/{network}", self.join_network, "POST"),
@@ -173,6 +176,22 @@ class NodeEndpoints:
     async def store_settings(self, request: Request) -> Response:
         await self._service.store_settings(await read_object(request))
         return reply(request, {})
+
+    async def policy(self, request: Request) -> Response:
+        """`policy`: the text in force, as it is formatted; `text`: as it was given."""
+        given = self._service.conf.settings.policy
+        text = given if isinstance(given, str) else "\n".join(given)
+        return reply(request, {"policy": str(self._service.conf.policy()), "text": text})
+
+    async def set_policy(self, request: Request) -> Response:
+        text = (await read_object(request)).get("policy")
+        if not isinstance(text, str):
+            raise BadRequest('the body has no "policy", a text')
+        try:
+            await self._service.set_policy(text)
+        except PolicyError as error:
+            raise BadRequest(str(error)) from None
+        return await self.policy(request)
 
     # -- networks --
 

@@ -43,6 +43,7 @@ from netcon.core.netconf import check_token
 from netcon.core.node import Node
 from netcon.core.settings import NodeSettings
 from netcon.dataplane.reactor import Reactor
+from netcon.policy import Policy
 from netcon.service.api import serve_api
 from netcon.service.clock import Clock
 from netcon.service.errors import PortError, ServiceError
@@ -162,6 +163,7 @@ class Service:
             self.wire = Wire(self.reactor, control.getsockname()[1], self.conf)
             self.wire.refresh(self.conf)
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
+            self.server.set_policy(self.conf.policy().compiled())
             try:
                 self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
             except OSError as error:
@@ -531,6 +533,7 @@ class Service:
             log.error("%s; the previous settings stay", error)
             return False
         self._set_physical()
+        self.server.set_policy(self.conf.policy().compiled())
         self.perform()
         log.info("local.conf was read again; ports and paths over loopback change at the next start only")
         self._report_without_effect()
@@ -722,6 +725,13 @@ class Service:
             text = msgspec.json.format(msgspec.json.encode(raw), indent=4)
             parse_local_conf(text, self.home.path / "local.conf")
             await trio.to_thread.run_sync(self.home.write, "local.conf", text)
+
+    async def set_policy(self, text: str) -> None:
+        """Keep a policy in local.conf, and apply it at once. PolicyError, SettingsError."""
+        policy = Policy.parse(text)
+        await self.store_settings({"policy": text.splitlines()})
+        self.conf.settings.policy = self.conf.raw.setdefault("settings", {})["policy"] = text.splitlines()
+        self.server.set_policy(policy.compiled())
 
 
 def main(home: Path, *, port: int | None = None, ready: Callable[[], None] = lambda: None) -> None:

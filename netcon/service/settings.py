@@ -13,6 +13,7 @@ import msgspec
 from netcon.core.address import Endpoint, Scope, parse_address, parse_endpoint, scope_of
 from netcon.core.errors import DecodeError
 from netcon.core.physical import PeerHints, PhysicalNetwork
+from netcon.policy import Policy, PolicyError
 from netcon.service.errors import SettingsError
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -56,6 +57,8 @@ class Settings(msgspec.Struct):
     networkPort: str = "lwip"
     #: Ours: use 127.0.0.1 as a path, for demos and tests on one machine.
     allowLoopbackPaths: bool = False
+    #: Ours: where programs' traffic goes (docs/policy.md), a text or its lines.
+    policy: str | list[str] = ""
 
 
 class LocalConf(msgspec.Struct):
@@ -79,6 +82,10 @@ class LocalConf(msgspec.Struct):
             parse_address(address): PeerHints(tuple(map(parse_endpoint, peer.try_)), tuple(map(_prefix, peer.blacklist)))
             for address, peer in self.virtual.items()
         }
+
+    def policy(self) -> Policy:
+        """Of programs' traffic."""
+        return Policy.parse(self.settings.policy)
 
     def without_effect(self) -> list[str]:
         """Keys that are set and that this version does not act on, for the log: nothing is ignored in silence."""
@@ -110,6 +117,10 @@ def parse_local_conf(text: bytes, path: Path) -> LocalConf:
         port = getattr(settings, key)
         if port is not None and not 0 <= port <= 65535:
             raise SettingsError(f"{path}: settings.{key} is {port}: a port is a number from 0 (any) to 65535; {advice}")
+    try:
+        conf.policy()
+    except PolicyError as error:
+        raise SettingsError(f"{path}: settings.policy: {error}; {advice}") from None
     if settings.networkPort not in PORT_KINDS:
         raise SettingsError(f"{path}: settings.networkPort is {settings.networkPort!r}: one of {', '.join(PORT_KINDS)}; {advice}")
     for address in settings.bind:

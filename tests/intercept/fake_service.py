@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from fake_datagrams import FakeDatagrams, interfaces
 
 MAGIC, VERSION = 0x4E43, 1
+TO_HOST = 4096  # NETCON_RPC_TO_HOST
 HELLO, SOCKET, BIND, LISTEN, CONNECT, GETSOCKNAME, GETPEERNAME, SETSOCKOPT, GETSOCKOPT, SHUTDOWN, IOCTL, SENDTO, INTERFACES = range(
     1, 14
 )
@@ -46,6 +47,13 @@ BLACK_HOLE = b"\x0a\x4d\x00\x63".ljust(16, b"\0")
 
 Endpoint = tuple[int, bytes, int]
 """Family, address (16 bytes), port."""
+
+
+def is_loopback(ip: bytes, address: bytes = b"") -> bool:
+    """Of an address that starts with its family, or of 16 bytes alone, where IPv4 is mapped."""
+    if address[:2] == struct.pack("=H", socket.AF_INET):
+        return ip[0] == 127
+    return ip[:16] == bytes(15) + b"\1" or ip[:13] == bytes(10) + b"\xff\xff\x7f"
 
 
 def cookie_of(end: socket.socket) -> int:
@@ -334,12 +342,18 @@ class FakeService:
                     assert subject is not None
                     if cookie_of(subject) != cookie:
                         raise OSError(errno.EBADF, "not ours")
+                    if (operation in (BIND, CONNECT) and is_loopback(data[12:], data)) or (
+                        operation == SENDTO and data[1] & 1 and is_loopback(data[8:24])
+                    ):
+                        raise OSError(TO_HOST, "the host's")
                     answer, value = self.datagrams.perform(cookie, operation, subject, args, data)
                 else:
                     assert subject is not None
                     program = self.sockets.get(cookie)
                     if program is None or cookie_of(subject) != cookie:
                         raise OSError(errno.EBADF, "not ours")
+                    if operation in (BIND, CONNECT) and is_loopback(data[12:], data):
+                        raise OSError(TO_HOST, "the host's")
                     if operation == CONNECT:
                         wanted, port, _scope, _flow, address = ADDRESS.unpack(data)
                         descriptor = self.connect(program, subject, (wanted, address, port))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import lwip
+from netcon.policy import Policy
 from tests.lwip.datagram_client import DatagramSocket, datagram_socket
 from tests.lwip.service import HERE, HERE6, NETWORK_A, SERVICE_ID, THERE, THERE6, Service
 
@@ -94,7 +95,8 @@ def test_raw_sockets_by_policy(service: Service, here: str, there: str) -> None:
     with pytest.raises(PermissionError):
         ping_socket(service, here, socket.SOCK_RAW)
     service.server.close()
-    service.server = lwip.SocketServer(service.reactor.capsule(), service=SERVICE_ID, epoch=0x9A, raw_sockets=True)
+    service.server = lwip.SocketServer(service.reactor.capsule(), service=SERVICE_ID, epoch=0x9A)
+    service.server.set_policy(Policy.parse("raw allow").compiled())
     for network, stack in service.stacks.items():
         service.server.add_network(network, stack)
     service.server.listen(service.path)
