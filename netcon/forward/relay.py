@@ -10,7 +10,6 @@ import trio
 from netcon.forward.sides import Stream, abort
 
 _CHUNK = 256 * 1024
-_ABORT_TIMEOUT_S = 2.0
 
 
 async def relay(one: Stream, other: Stream, first: bytes = b"") -> None:
@@ -38,10 +37,10 @@ async def relay(one: Stream, other: Stream, first: bytes = b"") -> None:
         whole = not broken
     finally:
         if not whole:
-            with trio.move_on_after(_ABORT_TIMEOUT_S, shield=True):
+            with trio.CancelScope(shield=True):  # each is bounded in time
                 await abort(one)
                 await abort(other)
     if broken:
         raise broken[0]
-    await one.aclose()
-    await other.aclose()
+    await trio.aclose_forcefully(one)  # that is: without a checkpoint at which the second one would be left open
+    await trio.aclose_forcefully(other)
