@@ -43,7 +43,8 @@ class Stack:
 
     def stats(self) -> dict[str, int]:
         """frames_in, frames_out, bytes_in, bytes_out, bad_frames, frames_dropped (no peer, not running), deliveries_refused
-        (the peer took fewer), transmit_refused (lwIP was told to wait), segments_merged, checksum_errors, tcp_drops,
+        (the peer took fewer), transmit_refused (lwIP was told to wait), segments_merged, segments_refused (out of order, too
+        many), checksum_errors, tcp_drops,
         tcp_active, tcp_listening, tcp_time_wait, memory, memory_peak, timer_runs."""
 
     def close(self) -> None:

@@ -213,9 +213,11 @@ class Translator(Protocol):
 
 
 class SimNode:
-    """One engine with the host around it: carries out its actions on the fabric."""
+    """One engine with the host around it: carries out its actions on the fabric.
 
-    SOCKET = 1
+    `endpoint` is where its first socket is bound, and `more` are those of others. A socket that is bound elsewhere gets a new
+    number, as in the service; what is to leave from one that is no more leaves from all of the family (vl1 §5.13).
+    """
 
     def __init__(
         self,
@@ -226,8 +228,12 @@ class SimNode:
         controller: ControllerRole | None = None,
         settings: NodeSettings = NodeSettings(),  # noqa: B008 - immutable
         nat: Translator | None = None,
+        more: Iterable[Endpoint] = (),
     ) -> None:
         self.fabric = fabric
+        self.socket = 1
+        self.more = dict(enumerate(more, 2))
+        self._sockets = 1 + len(self.more)
         self.nat = nat
         self.identity = identity
         self.endpoint = endpoint
@@ -262,16 +268,48 @@ class SimNode:
             controller=self.controller,
         )
         self.running = True
-        self.fabric.hosts[self.endpoint] = self
-        self.node.set_local_endpoints([self.endpoint])
+        for place in self.sockets.values():
+            self.fabric.hosts[place] = self
+        self.node.set_local_endpoints(self.sockets.values())
         self.background()
+
+    @property
+    def sockets(self) -> dict[int, Endpoint]:
+        return {self.socket: self.endpoint, **self.more}
 
     def stop(self) -> None:
         """Gone without a word, as after kill -9."""
         self.running = False
         self._timer += 1
-        if self.fabric.hosts.get(self.endpoint) is self:
-            del self.fabric.hosts[self.endpoint]
+        self._unplug()
+
+    def _unplug(self) -> None:
+        for place in self.sockets.values():
+            if self.fabric.hosts.get(place) is self:
+                del self.fabric.hosts[place]
+
+    def move(self, endpoint: Endpoint | None = None, more: Iterable[Endpoint] | None = None, *, told: bool = True) -> None:
+        """The machine's addresses change: sockets are closed and bound anew, under new numbers. `more`: of all others, if those
+        change. Not `told`: the address changes behind the sockets' back, as that of a NAT box does."""
+        self._unplug()
+        if endpoint is not None and endpoint != self.endpoint:
+            self.endpoint = endpoint
+            if told:
+                self._sockets += 1
+                self.socket = self._sockets
+        if more is not None:
+            wanted = list(more)
+            kept = {number: place for number, place in self.more.items() if place in wanted}
+            for place in wanted:
+                if place not in kept.values():
+                    self._sockets += 1
+                    kept[self._sockets] = place
+            self.more = kept
+        for place in self.sockets.values():
+            self.fabric.hosts[place] = self
+        if told:
+            self.node.set_local_endpoints(self.sockets.values(), self.fabric.now)
+            self.perform()
 
     def restart(self, endpoint: Endpoint | None = None) -> None:
         """Start again with the stored networks, at the same endpoint or another."""
@@ -294,7 +332,10 @@ class SimNode:
         self.perform()
 
     def receive(self, remote: Endpoint, data: bytes) -> None:
-        self.node.receive_datagram(self.SOCKET, remote, data, self.fabric.now)
+        self.receive_at(self.socket, remote, data)
+
+    def receive_at(self, socket: int, remote: Endpoint, data: bytes) -> None:
+        self.node.receive_datagram(socket, remote, data, self.fabric.now)
         self.perform()
 
     def send_frame(self, network: int, destination: bytes, ethertype: int, payload: bytes, source: bytes | None = None) -> None:
@@ -347,9 +388,12 @@ class SimNode:
         fabric = self.fabric
         match action:
             case SendDatagram():
-                assert action.socket in (self.SOCKET, ALL_SOCKETS)
+                assert action.socket == ALL_SOCKETS or 1 <= action.socket <= self._sockets
                 self.sent += 1
-                fabric.transmit(self, action.remote, action.data, action.ttl)
+                sockets = self.sockets
+                for source in [sockets[action.socket]] if action.socket in sockets else sockets.values():
+                    if len(source.ip) == len(action.remote.ip):
+                        fabric.transmit(self, source, action.remote, action.data, action.ttl)
             case DeliverFrame():
                 fabric.note(b"frame", self.identity.address.to_bytes(5), action.payload)
                 self.frames.append(action)
@@ -453,8 +497,8 @@ class Fabric:
     def unblock(self, one: SimNode, other: SimNode) -> None:
         self.blocked.discard(frozenset((one.endpoint, other.endpoint)))
 
-    def transmit(self, sender: SimNode, remote: Endpoint, data: bytes, ttl: int = 0) -> None:
-        source = sender.endpoint
+    def transmit(self, sender: SimNode, source: Endpoint, remote: Endpoint, data: bytes, ttl: int = 0) -> None:
+        bound = source
         host = self.hosts.get(remote)
         if host is not None and host.nat is not None:
             if host.nat is not sender.nat:
@@ -464,10 +508,10 @@ class Fabric:
         if ttl:
             return  # dies on the way, behind our own NAT
         self.datagrams += 1
-        self.note(sender.endpoint.ip, remote.ip, data)
+        self.note(bound.ip, remote.ip, data)
         if self.tap is not None and not self.tap(sender, remote, data):
             return
-        if frozenset((sender.endpoint, remote)) in self.blocked:
+        if frozenset((bound, remote)) in self.blocked:
             return
         copies = 2 if self._random.random() < self.duplicate else 1
         for _ in range(copies):
@@ -489,7 +533,7 @@ class Fabric:
             remote = nat.inbound(remote, source, self.now)
         host = self.hosts.get(remote)
         if host is not None:
-            host.receive(source, data)
+            host.receive_at(next(number for number, place in host.sockets.items() if place == remote), source, data)
 
     def run(self, duration: int) -> None:
         """Let `duration` ms of virtual time pass."""

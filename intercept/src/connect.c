@@ -13,6 +13,7 @@
 #include "address.h"
 #include "environment.h"
 #include "kernel.h"
+#include "memory.h"
 #include "names.h"
 #include "policy.h"
 #include "socket.h"
@@ -66,11 +67,23 @@ static long connect_datagrams(int descriptor, const struct netcon_name_program *
     return done < 0 ? done : raw(SYS_connect, descriptor, address, length);
 }
 
+/* Disconnecting UDP also takes its binding to an interface, and one that is kept on `lo` for loopback could go anywhere. */
+static long connect_of_kernel(int descriptor, const struct sockaddr *address, socklen_t length) {
+    char device[16] = {0};
+    socklen_t size = sizeof device;
+    bool disconnects = length >= sizeof address->sa_family && !is_impossible(address) && address->sa_family == AF_UNSPEC;
+    bool kept = disconnects && raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_BINDTODEVICE, device, &size) == 0 &&
+                memcmp(device, "lo", 3) == 0;
+    long done = raw(SYS_connect, descriptor, address, length);
+    if (kept) raw(SYS_setsockopt, descriptor, SOL_SOCKET, SO_BINDTODEVICE, device, 3);
+    return done;
+}
+
 long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t length) {
     struct netcon_name_program name;
     struct netcon_name_service service;
     struct netcon_address wanted;
-    if (!names_program(descriptor, &name)) return raw(SYS_connect, descriptor, address, length);
+    if (!names_program(descriptor, &name)) return connect_of_kernel(descriptor, address, length);
     long done = address_read(&wanted, descriptor, name.family, address, length, false);
     if (done < 0) return done;
     if (is_datagrams(&name)) return connect_datagrams(descriptor, &name, &wanted, address, length);

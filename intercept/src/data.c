@@ -13,6 +13,7 @@
 #include "kernel.h"
 #include "memory.h"
 #include "names.h"
+#include "socket.h"
 #include "wrapped.h"
 
 #ifndef MSG_FASTOPEN
@@ -31,6 +32,8 @@ static enum kind kind_of(int descriptor, bool plain, struct netcon_name_program 
     if (!names_program(descriptor, name)) return NOT_OURS;
     return is_datagrams(name) ? DATAGRAMS : STREAM;
 }
+
+static long true_end(int descriptor, long done) { return done == -ECONNRESET ? socket_end(descriptor) : done; }
 
 /* recv with MSG_TRUNC on TCP: takes up to `length` bytes and copies none; with MSG_PEEK only counts them. */
 static long discard(int descriptor, size_t length, int flags) {
@@ -58,7 +61,8 @@ static long discard(int descriptor, size_t length, int flags) {
 long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, struct sockaddr *address, socklen_t *address_length) {
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !address && !(flags & UNUSUAL_RECEIVE), &name);
-    if (kind == NOT_OURS) return raw(SYS_recvfrom, descriptor, buffer, length, flags, address, address_length);
+    if (kind == NOT_OURS) /* or a stream of ours */
+        return true_end(descriptor, raw(SYS_recvfrom, descriptor, buffer, length, flags, address, address_length));
     if (kind == DATAGRAMS) {
         struct iovec part = {buffer, length};
         struct msghdr message = {.msg_name = address, .msg_iov = &part, .msg_iovlen = 1};
@@ -72,7 +76,7 @@ long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, st
     long done =
         flags & MSG_TRUNC ? discard(descriptor, length, flags) : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
     if (done >= 0 && address && address_length) *address_length = 0;
-    return done;
+    return true_end(descriptor, done);
 }
 
 /* A copy whose lengths have 32 bits, as musl has them: the other half is padding there, and undefined. */
@@ -95,7 +99,7 @@ long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !message->msg_name && !(flags & UNUSUAL_RECEIVE), &name);
     bool ours = kind == STREAM;
-    if (kind == NOT_OURS && !settings.musl) return raw(SYS_recvmsg, descriptor, message, flags);
+    if (kind == NOT_OURS && !settings.musl) return true_end(descriptor, raw(SYS_recvmsg, descriptor, message, flags));
     struct msghdr copy = copied(message);
     if (kind == DATAGRAMS) {
         if (copy.msg_name && (int)copy.msg_namelen < 0) return -EINVAL;
@@ -124,7 +128,7 @@ long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
         message->msg_controllen = copy.msg_controllen;
         message->msg_flags = copy.msg_flags;
     }
-    return done;
+    return true_end(descriptor, done);
 }
 
 static long long now_nanoseconds(void) {

@@ -92,9 +92,26 @@ static long get_error(int descriptor, void *value, socklen_t *length) {
     }
     if (done < 0 || *length < sizeof error) return done;
     memcpy(&error, value, sizeof error);
+    if (error == ECONNRESET) error = (int)-socket_end(descriptor);
     if (error && names_program(descriptor, &name) && names_service(descriptor, &service) == 'F' && service.error > 0)
-        memcpy(value, &service.error, sizeof error);
+        error = service.error;
+    memcpy(value, &error, sizeof error);
     return 0;
+}
+
+long socket_end(int descriptor) {
+    struct netcon_name_program name;
+    int error = 0;
+    if (!names_program(descriptor, &name) || names_service(descriptor, NULL) != 'C') return -ECONNRESET;
+    struct rpc_call call = call_about(NETCON_RPC_GETSOCKOPT, descriptor, &name);
+    call.args[0] = SOL_SOCKET;
+    call.args[1] = SO_ERROR;
+    call.args[2] = sizeof error;
+    call.reply = &error;
+    call.reply_room = sizeof error;
+    long done = rpc_call(&call);
+    close_descriptor(call.reply_descriptor);
+    return done < 0 || error <= 0 || error >= 4096 ? -ECONNRESET : -error;
 }
 
 static long get_by_names(int descriptor, const struct netcon_name_program *name, int option, void *value, socklen_t *length) {

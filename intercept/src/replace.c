@@ -89,17 +89,31 @@ static void copy_options(int from, const struct netcon_name_program *name, int t
     }
 }
 
+/* A port that the program has chosen by a wildcard bind() stays its port. */
+static long carry_local(int from, const struct netcon_name_program *name, int to) {
+    struct netcon_address local = {0};
+    struct rpc_call call = call_about(NETCON_RPC_GETSOCKNAME, from, name);
+    call.reply = &local;
+    call.reply_room = sizeof local;
+    long done = rpc_call(&call);
+    close_descriptor(call.reply_descriptor);
+    if (done < 0 || !local.port) return 0; /* not bound, or known to nobody */
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    done = address_write(&local, name->family, (struct sockaddr *)&address, &length);
+    return done < 0 ? done : raw(SYS_bind, to, &address, length);
+}
+
 long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name, const struct netcon_address *address) {
     long fresh = raw(SYS_socket, name->family, name->type | SOCK_CLOEXEC, name->protocol);
     if (fresh < 0) return fresh;
     copy_options(descriptor, name, (int)fresh);
-    /* A socket of datagrams may turn to another address at any time: it stays on the loopback interface. */
-    if (is_datagrams(name) && address_is_loopback(address)) {
-        long done = raw(SYS_setsockopt, fresh, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
-        if (done < 0) {
-            close_descriptor((int)fresh);
-            return done;
-        }
+    long done = carry_local(descriptor, name, (int)fresh);
+    /* It may turn to another address at any time, and disconnect: one for loopback stays on that interface. */
+    if (done == 0 && address_is_loopback(address)) done = raw(SYS_setsockopt, fresh, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+    if (done < 0) {
+        close_descriptor((int)fresh);
+        return done;
     }
     return socket_replace(descriptor, (int)fresh);
 }

@@ -84,7 +84,22 @@ static long refuse(int family, int type, int protocol) {
 
 long virtual_socket(int family, int wanted, int protocol) {
     int flags = wanted & (SOCK_NONBLOCK | SOCK_CLOEXEC), type = wanted & ~flags;
-    if (family != AF_INET && family != AF_INET6) return raw(SYS_socket, family, wanted, protocol);
+    switch (family) {
+    case AF_INET:
+    case AF_INET6:
+        break;
+    case AF_PACKET: /* frames on the host's interfaces; EPERM is what a program without privilege knows */
+    case AF_XDP:
+        return -EPERM;
+    case AF_SMC: /* these carry a program's data over the host's IP, the first one by TCP and for everybody */
+    case AF_RDS:
+    case AF_TIPC:
+    case AF_RXRPC:
+    case AF_KCM:
+        return -EAFNOSUPPORT;
+    default:
+        return raw(SYS_socket, family, wanted, protocol);
+    }
     int known = protocol_of(family, type, protocol);
     if (!known) return refuse(family, wanted, protocol); /* MPTCP, SCTP: programs fall back */
     for (int attempt = 0; attempt < NAME_ATTEMPTS; attempt++) {

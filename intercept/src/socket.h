@@ -28,6 +28,15 @@ static inline struct rpc_call call_about(uint16_t operation, int descriptor, con
  */
 long socket_replace(int descriptor, int fresh);
 
+/**
+ * socket_end() - why a connection of ours ended
+ * @descriptor: the program's end, on which the kernel said ECONNRESET
+ *
+ * The pair can only say that; a connection that a timer ended (keep-alive, TCP_USER_TIMEOUT, retransmission) is known to the
+ * service. Return: -ETIMEDOUT and the like once, or -ECONNRESET.
+ */
+long socket_end(int descriptor);
+
 /* Takes and closes what waits to be accepted: the service resets it. */
 void accept_discard_queue(int descriptor);
 

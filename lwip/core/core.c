@@ -101,6 +101,8 @@ u32_t sys_now(void) { return (u32_t)(core_now_us / 1000); }
 
 static void core_set_time(uint64_t now_us) { core_now_us = now_us; }
 
+static uint64_t core_time(void) { return core_now_us; }
+
 /* ---- life ---- */
 
 static bool core_start(const struct lwip_core_config *config) {
@@ -183,6 +185,11 @@ static struct lwip_core table = {.fingerprint = LWIP_CORE_FINGERPRINT,
                                  .set_routes = core_set_routes,
                                  .source_for = core_source_for,
                                  .set_mtu = core_set_mtu,
+                                 .open_window = core_open_window,
+                                 .read = core_read,
+                                 .close_window = core_close_window,
+                                 .true_size = core_true_size,
+                                 .now_us = core_time,
                                  .watch_datagrams = core_watch_datagrams,
                                  .send_datagram = core_send_datagram,
                                  .is_broadcast = core_is_broadcast,

@@ -23,7 +23,9 @@ struct netif *core_route_ip6(const ip6_addr_t *source, const ip6_addr_t *destina
 /* A packet enters IPv4 (loopback.c); 0: lwIP goes on with it. */
 int core_ip4_arrives(struct pbuf *packet, struct netif *netif);
 /* A segment is about to be processed by its PCB (merge.c). */
-err_t core_tcp_arrives(struct tcp_pcb *pcb, const struct tcp_hdr *header);
+err_t core_tcp_arrives(struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *data);
+/* A segment is about to leave (connection.c). Returns `options`, the end of its TCP options. */
+u32_t *core_tcp_leaves(const struct pbuf *segment, struct tcp_hdr *header, const struct tcp_pcb *pcb, u32_t *options);
 #ifdef __cplusplus
 }
 #endif

@@ -12,6 +12,8 @@ extern struct lwip_core_counters core_count;
 /* memory.c */
 extern size_t core_memory_limit;
 void core_memory_drop(void);
+size_t core_true_size(const struct pbuf *packet);
+bool core_memory_is_short(void);
 
 /* timers.c */
 void core_timers_start(void);
@@ -60,6 +62,15 @@ bool core_merge(const uint8_t *frame, uint32_t length);
 void core_merge_flush(void);
 /* A SYN met its predecessor in TIME_WAIT, ended it, and was consumed: it is to come in once more. */
 extern bool core_time_wait_ended;
+
+/* connection.c */
+/* The owner's record of a connection, or NULL. */
+struct lwip_core_connection *core_connection_of(const struct tcp_pcb *pcb);
+/* A segment for a synchronised connection: count it. ERR_MEM: there is no room for it, and the peer has been told so. */
+err_t core_connection_receives(struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *data);
+void core_open_window(struct tcp_pcb *pcb);
+void core_read(struct tcp_pcb *pcb, size_t count, bool prompt);
+void core_close_window(struct tcp_pcb *pcb);
 
 /* neighbour.c */
 /* Ask before a packet for `target` is handed to lwIP's neighbour cache: will it take a solicitation of ours? If so, `core_solicit`

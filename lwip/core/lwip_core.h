@@ -34,12 +34,14 @@
 extern "C" {
 #endif
 
-#define LWIP_CORE_ABI 2u
+#define LWIP_CORE_ABI 3u
 #define LWIP_CORE_SYMBOL "lwip_core_table"
 #define LWIP_CORE_NEVER UINT64_MAX
 
 /* Ext-arg slots of a TCP PCB (tcp_ext_arg_set): 0 is timers.c's, this one is the socket server's. */
 #define LWIP_CORE_EXT_ARG_SERVER 1
+/* … and this one the address of a struct lwip_core_connection, or NULL. */
+#define LWIP_CORE_EXT_ARG_CONNECTION 2
 
 /* What makes two compilations of lwIP's headers the same. Compared at load. */
 #define LWIP_CORE_FINGERPRINT                                                                                                      \
@@ -49,9 +51,9 @@ extern "C" {
             offsetof(struct tcp_pcb, remote_port), offsetof(struct tcp_pcb, snd_buf), offsetof(struct tcp_pcb, unacked),           \
             offsetof(struct tcp_pcb, keep_idle), offsetof(struct netif, mtu), offsetof(struct netif, hwaddr), TCP_MSS, TCP_WND,    \
             TCP_SND_BUF, TCP_SND_QUEUELEN, TCP_TMR_INTERVAL, TCP_RCV_SCALE, LWIP_IPV6_NUM_ADDRESSES, LWIP_TCP_PCB_NUM_EXT_ARGS,    \
-            sizeof(struct lwip_core), sizeof(struct lwip_core_config)                                                              \
+            sizeof(struct lwip_core), sizeof(struct lwip_core_config), sizeof(struct lwip_core_connection)                         \
     }
-#define LWIP_CORE_FINGERPRINT_WORDS 26
+#define LWIP_CORE_FINGERPRINT_WORDS 27
 
 struct lwip_core_config {
     void *owner;
@@ -91,8 +93,22 @@ struct lwip_core_datagram {
  * Returns whether it is dealt with; otherwise lwIP goes on with it. Under the trap. */
 typedef bool (*lwip_core_datagram_fn)(void *owner, struct pbuf *packet);
 
+/* What the owner of a TCP connection wants of it, and what it has done (connection.c); of a listener: max_segment alone. */
+struct lwip_core_connection {
+    uint32_t window_limit;    /* bytes that may have arrived and not been read */
+    uint32_t user_timeout_ms; /* of silence in answer to data; 0: as long as Linux endures it */
+    uint16_t max_segment;     /* TCP_MAXSEG; 0: what the MTU allows */
+    uint8_t syn_retries;      /* TCP_SYNCNT; 0: Linux's 6 */
+
+    uint32_t window, withheld, read_since; /* the core's */
+    uint32_t segments_in, segments_out, data_segments_in, data_segments_out, retransmitted, out_of_order;
+    uint64_t bytes_out, bytes_retransmitted;
+    uint64_t data_in_us, data_out_us, ack_in_us; /* when last; 0: never */
+};
+
 struct lwip_core_counters {
     uint64_t frames_in, frames_out, bytes_in, bytes_out, bad_frames, transmit_refused, segments_merged;
+    uint64_t segments_refused; /* out of order, and too many */
     uint64_t memory, memory_peak, timer_runs;
     uint32_t tcp_active, tcp_listening, tcp_time_wait;
 };
@@ -204,6 +220,17 @@ struct lwip_core {
     /* Is there a way to `destination`, and from which address of ours would it go? */
     bool (*source_for)(const ip_addr_t *destination, ip_addr_t *source);
     void (*set_mtu)(uint16_t mtu);
+
+    /* -- TCP connections that have a struct lwip_core_connection -- */
+    /* When it is established, before it receives. */
+    void (*open_window)(struct tcp_pcb *pcb);
+    /* `count` bytes were taken. `prompt`: none is left, and the program keeps pace. Instead of tcp_recved. */
+    void (*read)(struct tcp_pcb *pcb, size_t count, bool prompt);
+    /* Before tcp_close. */
+    void (*close_window)(struct tcp_pcb *pcb);
+    /* What a chain of pbufs costs. */
+    size_t (*true_size)(const struct pbuf *packet);
+    uint64_t (*now_us)(void);
 
     /* -- datagrams (datagram.c) -- */
     err_t (*watch_datagrams)(lwip_core_datagram_fn fn, void *owner);

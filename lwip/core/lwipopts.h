@@ -96,7 +96,7 @@
 #define TCP_DEFAULT_LISTEN_BACKLOG 0xff
 #define SO_REUSE 1
 #define SO_REUSE_RXTOALL 1
-#define LWIP_TCP_PCB_NUM_EXT_ARGS 2 /* 0: timers.c; 1: free for the socket server */
+#define LWIP_TCP_PCB_NUM_EXT_ARGS 3 /* 0: timers.c; 1: free for the socket server; 2: connection.c */
 
 /* A packet that must wait (for its neighbour's address) is copied unless it owns its bytes. TCP's are the server's, which may give
  * them to another connection as soon as they are acknowledged or the connection is aborted: the packet would then carry those. */
@@ -119,7 +119,9 @@
 /* ---- hooks ---- */
 #define LWIP_HOOK_FILENAME "core_hooks.h"
 #define LWIP_HOOK_TCP_ISN core_initial_sequence
-#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, option_length, option_length_1, option_2, packet) core_tcp_arrives(pcb, header)
+#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, option_length, option_length_1, option_2, packet)                                  \
+    core_tcp_arrives(pcb, header, packet)
+#define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS(segment, header, pcb, options) core_tcp_leaves(segment, header, pcb, options)
 #define LWIP_HOOK_IP4_INPUT(packet, netif) core_ip4_arrives(packet, netif)
 #define LWIP_HOOK_IP4_ROUTE_SRC(source, destination) core_route_ip4(source, destination)
 #define LWIP_HOOK_IP6_ROUTE(source, destination) core_route_ip6(source, destination)

@@ -120,6 +120,16 @@ void core_release(void *memory) {
     free_blocks[block->class] = block;
 }
 
+/* What a packet really costs, headers and unused room included: Linux calls it truesize. */
+size_t core_true_size(const struct pbuf *packet) {
+    size_t size = 0;
+    for (; packet != NULL; packet = packet->next)
+        size += sizeof(struct block) + ((const struct block *)packet - 1)->size;
+    return size;
+}
+
+bool core_memory_is_short(void) { return core_count.memory > core_memory_limit / 2; }
+
 void core_memory_drop(void) {
     while (chunks != NULL) {
         struct chunk *next = chunks->next;

@@ -144,7 +144,7 @@ bool core_merge(const uint8_t *frame, uint32_t length) {
     return true;
 }
 
-err_t core_tcp_arrives(struct tcp_pcb *pcb, const struct tcp_hdr *header) {
+err_t core_tcp_arrives(struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *data) {
     if (pcb->state == TIME_WAIT) {
         /* A new connection of the same four-tuple, later in sequence, ends the wait (RFC 1122 §4.2.2.13); lwIP would reset it. */
         if ((TCPH_FLAGS(header) & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && TCP_SEQ_GT(header->seqno, pcb->rcv_nxt)) {
@@ -155,6 +155,7 @@ err_t core_tcp_arrives(struct tcp_pcb *pcb, const struct tcp_hdr *header) {
         return ERR_OK;
     }
     if (pcb->state < ESTABLISHED) return ERR_OK;
+    if (core_connection_receives(pcb, header, data) != ERR_OK) return ERR_MEM;
     if (input_is_merged) tcp_ack_now(pcb);
     u32_t acknowledged = header->ackno - pcb->lastack; /* already in host order */
     u32_t counted = 2u * pcb->mss;

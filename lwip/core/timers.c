@@ -10,8 +10,9 @@
  *
  * How long silence is endured. lwIP backs off by at most 2^7 from an RTO that is tiny here, and gives up after TCP_MAXRTX retries:
  * seconds. Instead the RTO doubles without that limit up to 120 s, and `nrtx` (and the count of zero-window probes) is held below
- * the limit until the silence has lasted as long as Linux endures it. SYNs double from 1 s, as Linux's. A PCB in LAST-ACK lives as
- * long as its data is retransmitted (lwIP would drop it, data in flight included, after 2 MSL).
+ * the limit until the silence has lasted as long as Linux endures it, or as TCP_USER_TIMEOUT says. SYNs double from 1 s, as
+ * Linux's, and are repeated TCP_SYNCNT times. A PCB in LAST-ACK lives as long as its data is retransmitted (lwIP would drop it,
+ * data in flight included, after 2 MSL).
  *
  * ARP, neighbour discovery, reassembly: once a second, at whole seconds, so that the stacks of one service wake together; only for
  * LINGER after the last activity, by when nothing is pending in them. What was missed is made up for at the next entry. Group
@@ -35,6 +36,7 @@
 #define SILENCE_MAX_MS 924600u /* what Linux's tcp_retries2 = 15 amounts to */
 #define RTO_MAX_TICKS (120000 / TCP_SLOW_INTERVAL)
 #define RTO_INITIAL_TICKS (LWIP_TCP_RTO_TIME / TCP_SLOW_INTERVAL)
+#define SYN_RETRIES 6u /* net.ipv4.tcp_syn_retries */
 #define EXT_ARG 0
 
 static uint64_t last_tick_us;
@@ -59,7 +61,8 @@ _Static_assert(sizeof(uintptr_t) == 8, "the ext arg holds all of it");
 void core_timers_start(void) {
     last_tick_us = core_now_us;
     last_second_us = core_now_us - core_now_us % SECOND_US;
-    if (tcp_ext_arg_alloc_id() != EXT_ARG || tcp_ext_arg_alloc_id() != LWIP_CORE_EXT_ARG_SERVER)
+    if (tcp_ext_arg_alloc_id() != EXT_ARG || tcp_ext_arg_alloc_id() != LWIP_CORE_EXT_ARG_SERVER ||
+        tcp_ext_arg_alloc_id() != LWIP_CORE_EXT_ARG_CONNECTION)
         LWIP_ASSERT("ext args are ours", 0);
 }
 
@@ -69,6 +72,25 @@ void core_timers_start(void) {
 static uint32_t ticks_beyond(uint32_t idle, uint32_t limit) { return idle > limit ? 1 : limit - idle + 1; }
 
 static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+/* Milliseconds until its program gives the silence up (TCP_USER_TIMEOUT); UINT32_MAX: it does not. */
+static uint32_t patience_left(const struct tcp_pcb *pcb) {
+    const struct lwip_core_connection *connection = core_connection_of(pcb);
+    uint32_t since = SILENCE_SINCE(pcb->ext_args[EXT_ARG].data);
+    if (connection == NULL || connection->user_timeout_ms == 0 || since == 0) return UINT32_MAX;
+    uint32_t endured = (uint32_t)(core_now_us / 1000) - since;
+    return endured < connection->user_timeout_ms ? connection->user_timeout_ms - endured : 0;
+}
+
+static bool has_user_timeout(const struct tcp_pcb *pcb) {
+    const struct lwip_core_connection *connection = core_connection_of(pcb);
+    return connection != NULL && connection->user_timeout_ms != 0;
+}
+
+static unsigned syn_retries(const struct tcp_pcb *pcb) {
+    const struct lwip_core_connection *connection = core_connection_of(pcb);
+    return connection != NULL && connection->syn_retries != 0 ? connection->syn_retries : SYN_RETRIES;
+}
 
 /* Slow ticks until something may happen to an active PCB (tcp_slowtmr, condition by condition). */
 static uint32_t ticks_until(const struct tcp_pcb *pcb) {
@@ -92,6 +114,7 @@ static uint32_t ticks_until(const struct tcp_pcb *pcb) {
     if (pcb->state == SYN_RCVD) ticks = smaller(ticks, ticks_beyond(idle, TCP_SYN_RCVD_TIMEOUT / TCP_SLOW_INTERVAL));
     if (pcb->state == LAST_ACK && pcb->unacked == NULL && pcb->unsent == NULL)
         ticks = smaller(ticks, ticks_beyond(idle, 2 * TCP_MSL / TCP_SLOW_INTERVAL));
+    if (patience_left(pcb) != UINT32_MAX) ticks = smaller(ticks, patience_left(pcb) / TCP_SLOW_INTERVAL + 1);
     if (pcb->poll != NULL)
         ticks = smaller(ticks, pcb->polltmr < pcb->pollinterval ? (uint32_t)(pcb->pollinterval - pcb->polltmr) : 1);
     return ticks;
@@ -127,7 +150,12 @@ static void before_tick(struct tcp_pcb *pcb) {
     void **silence = &pcb->ext_args[EXT_ARG].data;
     if (pcb->nrtx == 0 && pcb->persist_probe == 0) *silence = NULL;
     bool fires = pcb->persist_backoff == 0 && pcb->rtime >= 0 && pcb->rtime + 1 >= pcb->rto;
+    bool given_up = patience_left(pcb) == 0 || (pcb->state == SYN_SENT && fires && SILENCE_DOUBLINGS(*silence) >= syn_retries(pcb));
+    if (given_up) pcb->nrtx = UINT8_MAX; /* the tick removes it */
     *silence = SILENCE(SILENCE_SINCE(*silence), SILENCE_DOUBLINGS(*silence), fires, pcb->nrtx);
+    /* Linux's keep-alive waits while data is in flight: whether that is answered is known anyway. */
+    if (ip_get_option(pcb, SOF_KEEPALIVE) && (pcb->unacked != NULL || pcb->unsent != NULL) && pcb->keep_cnt_sent == 0)
+        pcb->tmr = tcp_ticks;
     if (pcb->state == LAST_ACK && (pcb->unacked != NULL || pcb->unsent != NULL)) pcb->tmr = tcp_ticks;
 }
 
@@ -137,14 +165,17 @@ static void after_tick(struct tcp_pcb *pcb) {
     uint32_t since = SILENCE_SINCE(*silence);
     uintptr_t doublings = SILENCE_DOUBLINGS(*silence);
     if (pcb->nrtx == 0 && pcb->persist_probe == 0) return;
-    if (since == 0) since = now_ms;
+    uint32_t rto = pcb->state == SYN_SENT ? RTO_INITIAL_TICKS : (uint32_t)LWIP_MAX((pcb->sa >> 3) + pcb->sv, 1);
+    /* It began when the first that was not answered left. */
+    if (since == 0) since = (now_ms - (SILENCE_FIRES(*silence) ? rto * TCP_SLOW_INTERVAL : 0)) | 1;
     if (SILENCE_FIRES(*silence) && pcb->nrtx != SILENCE_NRTX(*silence)) {
-        uint32_t rto = pcb->state == SYN_SENT ? RTO_INITIAL_TICKS : (uint32_t)LWIP_MAX((pcb->sa >> 3) + pcb->sv, 1);
-        doublings = doublings < 15 ? doublings + 1 : doublings;
-        pcb->rto = (s16_t)smaller(rto << doublings, RTO_MAX_TICKS);
+        doublings = doublings < UINT8_MAX ? doublings + 1 : doublings;
+        pcb->rto = (s16_t)smaller(rto << smaller((uint32_t)doublings, 15), RTO_MAX_TICKS);
     }
     *silence = SILENCE(since, doublings, 0, 0);
-    if (pcb->state != SYN_SENT && now_ms - since < SILENCE_MAX_MS) {
+    if (pcb->state == SYN_SENT) { /* before_tick counts */
+        if (pcb->nrtx >= TCP_SYNMAXRTX - 1) pcb->nrtx = TCP_SYNMAXRTX - 2;
+    } else if (now_ms - since < SILENCE_MAX_MS || has_user_timeout(pcb)) {
         if (pcb->nrtx >= TCP_MAXRTX - 1) pcb->nrtx = TCP_MAXRTX - 2;
         if (pcb->persist_probe >= TCP_MAXRTX - 1) pcb->persist_probe = TCP_MAXRTX - 2;
     }

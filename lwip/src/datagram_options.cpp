@@ -19,17 +19,9 @@ namespace netcon::server {
 
 namespace {
 
-constexpr int buffer_max = 212992; // net.core.rmem_max and wmem_max of a stock kernel
-constexpr int receive_minimum = 2304, send_minimum = 4608;
 constexpr int smallest_queue = 66560; // S must take the longest datagram
 constexpr int level_raw = 255, icmp6_filter = 1;
 constexpr size_t memberships_max = 20; // net.ipv4.igmp_max_memberships
-
-int bytes(Reply &reply, const void *value, size_t size, uint32_t capacity) {
-    reply.length = static_cast<uint32_t>(std::min<size_t>(size, capacity));
-    std::memcpy(reply.data, value, reply.length);
-    return 0;
-}
 
 template <typename T> bool take(T &out, const uint8_t *value, uint32_t length) {
     if (length < sizeof out) return false;
@@ -169,20 +161,7 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
     if (level == IPPROTO_IPV6 && family == AF_INET) return ENOPROTOOPT;
     bool known = false;
     if (int result = group_option(level, name, value, length, known); known) return result;
-    if (level == SOL_SOCKET && name == SO_LINGER) {
-        linger wanted;
-        if (!take(wanted, value, length)) return EINVAL;
-        options.linger = wanted.l_onoff != 0;
-        if (options.linger) options.linger_seconds = std::max(wanted.l_linger, 0);
-        return 0;
-    }
-    if (level == SOL_SOCKET && name == SO_BINDTODEVICE) {
-        std::string device(reinterpret_cast<const char *>(value),
-                           strnlen(reinterpret_cast<const char *>(value), std::min<uint32_t>(length, 15)));
-        if (!device.empty() && owner.server.network_named(device) == 0) return ENODEV;
-        options.device = device;
-        return 0;
-    }
+    if (std::optional<int> result = set_common_option(options, owner.server, level, name, value, length)) return *result;
     if (level == level_raw && name == ICMP_FILTER && kind == Kind::raw && family == AF_INET)
         return take(datagram.icmp_filter, value, length) ? 0 : EINVAL;
     if (level == IPPROTO_ICMPV6 && name == icmp6_filter && kind == Kind::raw && family == AF_INET6) {
@@ -199,10 +178,10 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
         std::memcpy(&number, value, sizeof number);
     else if (length > 0 && level == IPPROTO_IP)
         number = value[0];
-    else
+    else if (level != IPPROTO_IP) // where nothing means 0
         return EINVAL;
 
-    if (std::optional<int> result = set_plain_option(options, level, name, number)) {
+    if (std::optional<int> result = set_plain_option(options, level, name, number, false)) {
         if (binding.held()) {
             binding.reuse_address = options.reuse_address;
             binding.reuse_port = options.reuse_port;
@@ -215,30 +194,18 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
-        case SO_RCVBUF: // Linux doubles the value for its own book-keeping, and shows it doubled
-        case SO_RCVBUFFORCE: {
-            options.receive_buffer = std::max(std::clamp(number, 0, buffer_max) * 2, receive_minimum);
+        case SO_RCVBUF: {
+            set_receive_buffer(options, number);
             int size = std::max(options.receive_buffer / 2, smallest_queue); // what waits for the program is in S's send queue
             setsockopt(pair.get(), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
             return 0;
         }
-        case SO_SNDBUF:
-        case SO_SNDBUFFORCE: {
-            options.send_buffer = std::max(std::clamp(number, 0, buffer_max) * 2, send_minimum);
+        case SO_SNDBUF: {
+            set_send_buffer(options, number);
             int size = std::max(options.send_buffer / 2, smallest_queue);
             setsockopt(program, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
             return 0;
         }
-        case SO_DEBUG:
-        case SO_NO_CHECK:
-        case SO_RXQ_OVFL:
-        case SO_TIMESTAMPING:
-        case SO_MAX_PACING_RATE:
-        case SO_SELECT_ERR_QUEUE:
-        case SO_PREFER_BUSY_POLL:
-            return 0;
-        case SO_ZEROCOPY:
-            return EOPNOTSUPP;
         default:
             return ENOPROTOOPT;
         }
@@ -272,8 +239,6 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
             return 0;
         case IP_MULTICAST_ALL:
             return number == 0 || number == 1 ? 0 : EINVAL;
-        case IP_BIND_ADDRESS_NO_PORT:
-            return 0;
         case IP_OPTIONS:
             return length == 0 ? 0 : EOPNOTSUPP;
         default:
@@ -316,8 +281,9 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
             return 0;
         case IPV6_CHECKSUM: // of an ICMPv6 socket it is always made
             return kind == Kind::raw ? EINVAL : ENOPROTOOPT;
+        case IPV6_MTU:
+            return number == 0 || number >= ipv6_mtu_min ? 0 : EINVAL;
         case IPV6_ADDR_PREFERENCES:
-        case IPV6_AUTOFLOWLABEL:
         case IPV6_MULTICAST_ALL:
             return 0;
         default:
@@ -333,17 +299,14 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
     if (level == IPPROTO_IPV6 && family == AF_INET) return EOPNOTSUPP;
     if (level != SOL_SOCKET && level != IPPROTO_IP && level != IPPROTO_IPV6 && level != level_raw && level != IPPROTO_ICMPV6)
         return level == IPPROTO_TCP ? EOPNOTSUPP : ENOPROTOOPT;
-    auto number = [&](int value) { return bytes(reply, &value, sizeof value, capacity); };
-    if (std::optional<int> plain = get_plain_option(options, level, name)) return number(*plain);
+    auto number = [&](int value) { return reply_bytes(reply, &value, sizeof value, capacity); };
+    if (std::optional<int> plain = get_plain_option(options, level, name, false)) return number(*plain);
+    if (std::optional<int> result = get_common_option(options, level, name, capacity, reply)) return *result;
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
         case SO_ERROR:
             return number(take_error(program));
-        case SO_LINGER: {
-            linger value{options.linger, options.linger_seconds};
-            return bytes(reply, &value, sizeof value, capacity);
-        }
         case SO_RCVBUF:
             return number(options.receive_buffer);
         case SO_SNDBUF:
@@ -354,26 +317,18 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
             return number(family);
         case SO_PROTOCOL:
             return number(protocol);
-        case SO_BINDTODEVICE:
-            return options.device.empty() ? 0 : bytes(reply, options.device.c_str(), options.device.size() + 1, capacity);
         case SO_COOKIE:
-            return bytes(reply, &id, sizeof id, capacity);
+            return reply_bytes(reply, &id, sizeof id, capacity);
         case SO_PEERCRED: {
             struct {
                 int32_t pid;
                 uint32_t uid, gid;
             } nobody{0, UINT32_MAX, UINT32_MAX};
-            return bytes(reply, &nobody, sizeof nobody, capacity);
+            return reply_bytes(reply, &nobody, sizeof nobody, capacity);
         }
-        case SO_MAX_PACING_RATE:
-            return number(-1);
+        case SO_SNDLOWAT:
+            return number(1);
         case SO_ACCEPTCONN:
-        case SO_DEBUG:
-        case SO_NO_CHECK:
-        case SO_RXQ_OVFL:
-        case SO_TIMESTAMPING:
-        case SO_ZEROCOPY:
-        case SO_PREFER_BUSY_POLL:
         case SO_INCOMING_NAPI_ID:
             return number(0);
         default:
@@ -392,7 +347,7 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
         case IP_MULTICAST_IF: {
             in_addr shown{};
             std::memcpy(&shown, datagram.multicast_source.ip.data() + 12, sizeof shown);
-            return bytes(reply, &shown, sizeof shown, capacity);
+            return reply_bytes(reply, &shown, sizeof shown, capacity);
         }
         case IP_MULTICAST_ALL:
             return number(1);
@@ -404,8 +359,6 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
             return number(datagram.recv_tos);
         case IP_RECVERR:
             return number(datagram.receive_errors);
-        case IP_BIND_ADDRESS_NO_PORT:
-            return number(0);
         case IP_OPTIONS:
             return 0;
         case IP_MTU: {
@@ -448,9 +401,9 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
         }
     default:
         if (level == level_raw && name == ICMP_FILTER && kind == Kind::raw && family == AF_INET)
-            return bytes(reply, &datagram.icmp_filter, sizeof datagram.icmp_filter, capacity);
+            return reply_bytes(reply, &datagram.icmp_filter, sizeof datagram.icmp_filter, capacity);
         if (level == IPPROTO_ICMPV6 && name == icmp6_filter && kind == Kind::raw && family == AF_INET6)
-            return bytes(reply, datagram.icmp6_filter, sizeof datagram.icmp6_filter, capacity);
+            return reply_bytes(reply, datagram.icmp6_filter, sizeof datagram.icmp6_filter, capacity);
         return ENOPROTOOPT;
     }
 }
@@ -458,7 +411,7 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
 int DatagramSocket::control(uint32_t request, const uint8_t *data, uint32_t length, Reply &reply) const {
     if (request == SIOCOUTQ) { // what is written is sent when it is read, and nothing is kept
         int waiting = static_cast<int>(queued(pair.get()));
-        return bytes(reply, &waiting, sizeof waiting, sizeof waiting);
+        return reply_bytes(reply, &waiting, sizeof waiting, sizeof waiting);
     }
     return owner.server.interface_control(request, data, length, reply);
 }

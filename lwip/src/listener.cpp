@@ -19,7 +19,7 @@ constexpr unsigned hand_overs_per_turn = 64;
 
 /* ---- the listening PCB ---- */
 
-int ListenPoint::open(int backlog) {
+int ListenPoint::open(int backlog, int max_segment) {
     ip_addr_t ip = to_lwip(local);
     bool any_family = local.is_any() && !local.is_v4() && !v6_only;
     err_t error = ERR_MEM;
@@ -35,6 +35,8 @@ int ListenPoint::open(int backlog) {
             core.tcp_close(pcb);
             return;
         }
+        announced_.max_segment = static_cast<uint16_t>(max_segment);
+        core.tcp_ext_arg_set(pcb_, LWIP_CORE_EXT_ARG_CONNECTION, &announced_);
         core.tcp_arg(pcb_, this);
         core.tcp_accept(pcb_, on_accept);
     });
@@ -101,7 +103,8 @@ int Listener::add(const std::shared_ptr<Stack> &stack) {
     if (found == all.end()) {
         auto point = std::make_unique<ListenPoint>(owner_.server, stack, binding.local, binding.v6_only);
         // Half-open connections; established ones wait in our queue.
-        if (int error = point->open(static_cast<int>(std::clamp<size_t>(backlog_, 16, 255)))) return error;
+        if (int error = point->open(static_cast<int>(std::clamp<size_t>(backlog_, 16, 255)), owner_.options.max_segment))
+            return error;
         found = all.insert(all.end(), std::move(point));
     }
     (*found)->members.push_back(&owner_);

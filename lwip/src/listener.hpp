@@ -30,7 +30,7 @@ class ListenPoint {
         : server(server), stack(std::move(stack)), local(local), v6_only(v6_only) {}
     ~ListenPoint();
 
-    int open(int backlog);
+    int open(int backlog, int max_segment);
     /* The stack has failed: the PCB is gone. */
     void forget() { pcb_ = nullptr; }
 
@@ -43,6 +43,7 @@ class ListenPoint {
   private:
     static err_t on_accept(void *arg, tcp_pcb *pcb, err_t error);
     tcp_pcb *pcb_ = nullptr;
+    lwip_core_connection announced_{}; // of connections that nobody has accepted yet: max_segment
     size_t turn_ = 0;
 };
 

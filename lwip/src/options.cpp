@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "server.hpp"
@@ -16,63 +17,12 @@ namespace netcon::server {
 
 namespace {
 
-constexpr int buffer_max = 212992; // net.core.rmem_max and wmem_max of a stock kernel
+constexpr int buffer_max = 212992; // net.core.rmem_max and wmem_max of a stock kernel, where they cannot be read
 constexpr int receive_minimum = 2304, send_minimum = 4608;
+constexpr int linger2_default = 60, linger2_max = 120; // net.ipv4.tcp_fin_timeout, TCP_FIN_TIMEOUT_MAX
+constexpr size_t device_name_max = 15;                 // IFNAMSIZ with its zero
 constexpr int keep_idle_max = 32767, keep_interval_max = 32767, keep_count_max = 127, syn_count_max = 127;
 constexpr char congestion[] = "reno"; // what lwIP does
-
-/* Linux's numbers for the states of lwIP. */
-uint8_t linux_state(const tcp_pcb *pcb) {
-    constexpr uint8_t close = 7, listen = 10;
-    if (pcb == nullptr) return close;
-    switch (pcb->state) {
-    case LISTEN:
-        return listen;
-    case SYN_SENT:
-        return 2;
-    case SYN_RCVD:
-        return 3;
-    case ESTABLISHED:
-        return 1;
-    case FIN_WAIT_1:
-        return 4;
-    case FIN_WAIT_2:
-        return 5;
-    case CLOSE_WAIT:
-        return 8;
-    case CLOSING:
-        return 11;
-    case LAST_ACK:
-        return 9;
-    case TIME_WAIT:
-        return 6;
-    default:
-        return close;
-    }
-}
-
-tcp_info information(const tcp_pcb *pcb, State state) {
-    tcp_info info{};
-    info.tcpi_state = state == State::listening ? 10 : linux_state(pcb);
-    if (pcb == nullptr) return info;
-    constexpr uint32_t slow_tick_us = 2 * TCP_TMR_INTERVAL * 1000;
-    info.tcpi_options = TCPI_OPT_WSCALE | ((pcb->flags & TF_SACK) ? TCPI_OPT_SACK : 0);
-    info.tcpi_snd_wscale = pcb->snd_scale & 15;
-    info.tcpi_rcv_wscale = pcb->rcv_scale & 15;
-    info.tcpi_rto = static_cast<uint32_t>(pcb->rto) * slow_tick_us;
-    info.tcpi_rtt = static_cast<uint32_t>(pcb->sa >> 3) * slow_tick_us;
-    info.tcpi_rttvar = static_cast<uint32_t>(pcb->sv >> 2) * slow_tick_us;
-    info.tcpi_retransmits = pcb->nrtx;
-    info.tcpi_snd_mss = info.tcpi_rcv_mss = info.tcpi_advmss = pcb->mss;
-    info.tcpi_pmtu = pcb->mss + (IP_IS_V6(&pcb->remote_ip) ? 60u : 40u);
-    info.tcpi_snd_ssthresh = pcb->ssthresh / std::max<uint32_t>(pcb->mss, 1);
-    info.tcpi_snd_cwnd = pcb->cwnd / std::max<uint32_t>(pcb->mss, 1);
-    info.tcpi_unacked = (pcb->snd_nxt - pcb->lastack + pcb->mss - 1) / std::max<uint32_t>(pcb->mss, 1);
-    info.tcpi_rcv_space = pcb->rcv_wnd;
-    info.tcpi_notsent_bytes = pcb->snd_lbb - pcb->snd_nxt;
-    info.tcpi_snd_wnd = pcb->snd_wnd;
-    return info;
-}
 
 /* An option that is an int, kept in a field. */
 struct IntOption {
@@ -82,7 +32,6 @@ struct IntOption {
 };
 constexpr IntOption int_options[] = {
     {SOL_SOCKET, SO_PRIORITY, &Options::priority, 0, 6},
-    {SOL_SOCKET, SO_MARK, &Options::mark, INT32_MIN, INT32_MAX},
     {SOL_SOCKET, SO_BUSY_POLL, &Options::busy_poll, 0, INT32_MAX},
     {SOL_SOCKET, SO_INCOMING_CPU, &Options::incoming_cpu, INT32_MIN, INT32_MAX},
     {SOL_SOCKET, SO_RCVLOWAT, &Options::receive_lowat, INT32_MIN, INT32_MAX},
@@ -90,12 +39,8 @@ constexpr IntOption int_options[] = {
     {IPPROTO_TCP, TCP_KEEPINTVL, &Options::keep_interval, 1, keep_interval_max},
     {IPPROTO_TCP, TCP_KEEPCNT, &Options::keep_count, 1, keep_count_max},
     {IPPROTO_TCP, TCP_SYNCNT, &Options::syn_count, 1, syn_count_max},
-    {IPPROTO_TCP, TCP_DEFER_ACCEPT, &Options::defer_accept, INT32_MIN, INT32_MAX},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, &Options::user_timeout, 0, INT32_MAX},
-    {IPPROTO_TCP, TCP_LINGER2, &Options::linger2, INT32_MIN, INT32_MAX},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, &Options::not_sent_lowat, INT32_MIN, INT32_MAX},
-    {IPPROTO_TCP, TCP_WINDOW_CLAMP, &Options::window_clamp, 0, INT32_MAX},
-    {IPPROTO_TCP, TCP_FASTOPEN, &Options::fast_open, 0, INT32_MAX},
     {IPPROTO_IP, IP_MTU_DISCOVER, &Options::mtu_discover, 0, 5},
     {IPPROTO_IPV6, IPV6_MTU_DISCOVER, &Options::mtu_discover6, 0, 5},
 };
@@ -110,12 +55,71 @@ constexpr BoolOption bool_options[] = {
     {SOL_SOCKET, SO_DONTROUTE, &Options::dont_route},    {SOL_SOCKET, SO_OOBINLINE, &Options::oob_inline},
     {SOL_SOCKET, SO_TIMESTAMP, &Options::timestamp},     {SOL_SOCKET, SO_TIMESTAMPNS, &Options::timestamp_ns},
     {IPPROTO_TCP, TCP_NODELAY, &Options::no_delay},      {IPPROTO_IP, IP_FREEBIND, &Options::freebind},
-    {IPPROTO_IP, IP_TRANSPARENT, &Options::transparent},
+};
+
+/* An option that is only shown as it was set; `flag`: as 0 or 1. */
+struct Kept {
+    int level, name, initial, minimum, maximum;
+    bool flag, stream; // `stream`: datagram sockets have it with its effect, or not at all
+};
+constexpr Kept kept_options[] = {
+    {SOL_SOCKET, SO_NO_CHECK, 0, INT32_MIN, INT32_MAX, true, false},
+    {SOL_SOCKET, SO_RXQ_OVFL, 0, INT32_MIN, INT32_MAX, true, false},
+    {SOL_SOCKET, SO_SELECT_ERR_QUEUE, 0, INT32_MIN, INT32_MAX, true, false},
+    {SOL_SOCKET, SO_MAX_PACING_RATE, -1, INT32_MIN, INT32_MAX, false, false},
+    {SOL_SOCKET, SO_TIMESTAMPING, 0, 0, 0x7fff, false, false},
+    {IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 0, 0, 1, false, true},
+    {IPPROTO_TCP, TCP_SAVE_SYN, 0, 0, 2, false, true},
+    {IPPROTO_TCP, TCP_INQ, 0, 0, 1, false, true},
+    {IPPROTO_IP, IP_PKTINFO, 0, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IP, IP_RECVERR, 0, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IP, IP_RECVTTL, 0, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IP, IP_RECVTOS, 0, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 0, INT32_MIN, INT32_MAX, true, false},
+    {IPPROTO_IP, IP_MULTICAST_LOOP, 1, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IP, IP_MULTICAST_ALL, 1, 0, 1, false, true},
+    {IPPROTO_IPV6, IPV6_RECVPKTINFO, 0, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IPV6, IPV6_RECVERR, 0, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IPV6, IPV6_RECVTCLASS, 0, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 0, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 1, 0, 1, false, true},
+    {IPPROTO_IPV6, IPV6_MULTICAST_ALL, 1, INT32_MIN, INT32_MAX, true, true},
+    {IPPROTO_IPV6, IPV6_DONTFRAG, 0, INT32_MIN, INT32_MAX, true, false},
+    {IPPROTO_IPV6, IPV6_FREEBIND, 0, INT32_MIN, INT32_MAX, true, false},
+    {IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 1, INT32_MIN, INT32_MAX, true, false},
+};
+static_assert(std::size(kept_options) == Options::kept_count);
+
+/* What needs a capability that programs have nowhere here: refused, but for its initial value. */
+struct Privileged {
+    int level, name, refusal;
+    bool zero_too;
+};
+constexpr Privileged privileged_options[] = {
+    {SOL_SOCKET, SO_DEBUG, EACCES, false},           {SOL_SOCKET, SO_MARK, EPERM, true},
+    {SOL_SOCKET, SO_PREFER_BUSY_POLL, EPERM, false}, {SOL_SOCKET, SO_RCVBUFFORCE, EPERM, true},
+    {SOL_SOCKET, SO_SNDBUFFORCE, EPERM, true},       {IPPROTO_IP, IP_TRANSPARENT, EPERM, false},
+    {IPPROTO_IPV6, IPV6_TRANSPARENT, EPERM, false},
 };
 
 } // namespace
 
-std::optional<int> set_plain_option(Options &options, int level, int name, int number) {
+std::array<int, Options::kept_count> Options::kept_at_first() {
+    std::array<int, kept_count> values{};
+    for (size_t i = 0; i < kept_count; i++)
+        values[i] = kept_options[i].initial;
+    return values;
+}
+
+std::optional<int> set_plain_option(Options &options, int level, int name, int number, bool stream) {
+    for (const Privileged &option : privileged_options)
+        if (option.level == level && option.name == name) return number != 0 || option.zero_too ? option.refusal : 0;
+    for (size_t i = 0; i < std::size(kept_options); i++)
+        if (const Kept &option = kept_options[i]; option.level == level && option.name == name && (stream || !option.stream)) {
+            if (number < option.minimum || number > option.maximum) return EINVAL;
+            options.kept[i] = option.flag ? number != 0 : number;
+            return 0;
+        }
     for (const BoolOption &option : bool_options)
         if (option.level == level && option.name == name) {
             options.*option.field = number != 0;
@@ -131,7 +135,12 @@ std::optional<int> set_plain_option(Options &options, int level, int name, int n
     return std::nullopt;
 }
 
-std::optional<int> get_plain_option(const Options &options, int level, int name) {
+std::optional<int> get_plain_option(const Options &options, int level, int name, bool stream) {
+    for (const Privileged &option : privileged_options)
+        if (option.level == level && option.name == name && name != SO_RCVBUFFORCE && name != SO_SNDBUFFORCE) return 0;
+    for (size_t i = 0; i < std::size(kept_options); i++)
+        if (const Kept &option = kept_options[i]; option.level == level && option.name == name && (stream || !option.stream))
+            return options.kept[i];
     for (const BoolOption &option : bool_options)
         if (option.level == level && option.name == name) return options.*option.field;
     for (const IntOption &option : int_options)
@@ -143,6 +152,33 @@ namespace {
 
 bool is_v6_only_level(int level, uint16_t family) { return level == IPPROTO_IPV6 && family == AF_INET; }
 
+int kernel_limit(const char *path) {
+    int limit = buffer_max;
+    if (FILE *file = std::fopen(path, "re")) {
+        if (std::fscanf(file, "%d", &limit) != 1 || limit <= 0) limit = buffer_max;
+        std::fclose(file);
+    }
+    return limit;
+}
+
+/* The kernel counts repetitions of SYN|ACK, at 1, 3, 7 … seconds, then every two minutes. */
+int defer_seconds(int wanted) {
+    int seconds = 0;
+    for (int retries = 0, timeout = 1; seconds < wanted && retries < 255; retries++) {
+        seconds += timeout;
+        timeout = std::min(timeout * 2, 120);
+    }
+    return seconds;
+}
+
+/* Below zero is, for the kernel, a large number. */
+int buffer_of(int wanted, int limit, int minimum) {
+    auto value = std::min(static_cast<uint32_t>(wanted), static_cast<uint32_t>(limit));
+    return static_cast<int>(std::max<int64_t>(int64_t{value} * 2, minimum));
+}
+
+} // namespace
+
 int reply_bytes(Reply &reply, const void *bytes, size_t size, uint32_t capacity) {
     reply.length = static_cast<uint32_t>(std::min<size_t>(size, capacity));
     std::memcpy(reply.data, bytes, reply.length);
@@ -151,15 +187,22 @@ int reply_bytes(Reply &reply, const void *bytes, size_t size, uint32_t capacity)
 
 int reply_int(Reply &reply, int value, uint32_t capacity) { return reply_bytes(reply, &value, sizeof value, capacity); }
 
-} // namespace
+void set_receive_buffer(Options &options, int wanted) {
+    static const int limit = kernel_limit("/proc/sys/net/core/rmem_max");
+    options.receive_buffer = buffer_of(wanted, limit, receive_minimum);
+    options.receive_buffer_set = true;
+}
 
-int Socket::set_option(int level, int name, const uint8_t *value, uint32_t length) {
-    if (is_v6_only_level(level, family) ||
-        (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
-        return ENOPROTOOPT;
+void set_send_buffer(Options &options, int wanted) {
+    static const int limit = kernel_limit("/proc/sys/net/core/wmem_max");
+    options.send_buffer = buffer_of(wanted, limit, send_minimum);
+    options.send_buffer_set = true;
+}
 
-    // -- those that are not ints --
-    if (level == SOL_SOCKET && name == SO_LINGER) {
+std::optional<int> set_common_option(Options &options, const Server &server, int level, int name, const uint8_t *value,
+                                     uint32_t length) {
+    if (level != SOL_SOCKET) return std::nullopt;
+    if (name == SO_LINGER) {
         linger wanted;
         if (length < sizeof wanted) return EINVAL;
         std::memcpy(&wanted, value, sizeof wanted);
@@ -167,64 +210,72 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
         if (options.linger) options.linger_seconds = std::max(wanted.l_linger, 0);
         return 0;
     }
-    if (level == SOL_SOCKET && name == SO_BINDTODEVICE) {
-        std::string device(reinterpret_cast<const char *>(value),
-                           strnlen(reinterpret_cast<const char *>(value), std::min<uint32_t>(length, 15)));
+    if (name == SO_BINDTODEVICE) {
+        const auto *text = reinterpret_cast<const char *>(value);
+        std::string device(text, strnlen(text, std::min<size_t>(length, device_name_max)));
         if (!device.empty() && server.network_named(device) == 0) return ENODEV;
         options.device = device;
         return 0;
     }
+    return std::nullopt;
+}
+
+std::optional<int> get_common_option(const Options &options, int level, int name, uint32_t capacity, Reply &reply) {
+    if (level != SOL_SOCKET) return std::nullopt;
+    if (name == SO_LINGER) {
+        linger value{options.linger, options.linger_seconds};
+        return reply_bytes(reply, &value, sizeof value, capacity);
+    }
+    if (name == SO_BINDTODEVICE) {
+        if (options.device.empty()) return 0;
+        if (capacity <= device_name_max) return EINVAL; // Linux wants room for any name
+        return reply_bytes(reply, options.device.c_str(), options.device.size() + 1, capacity);
+    }
+    return std::nullopt;
+}
+
+int Socket::set_option(int level, int name, const uint8_t *value, uint32_t length) {
+    if (is_v6_only_level(level, family) ||
+        (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
+        return ENOPROTOOPT;
+
+    // -- those that are not ints --
+    if (std::optional<int> result = set_common_option(options, server, level, name, value, length)) return *result;
     if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
         std::string wanted(reinterpret_cast<const char *>(value), strnlen(reinterpret_cast<const char *>(value), length));
         return wanted == congestion ? 0 : ENOENT;
     }
     if (level == IPPROTO_IP && name == IP_OPTIONS) return length == 0 ? 0 : EOPNOTSUPP;
-    if (level == IPPROTO_TCP && name == TCP_ULP) return ENOENT;
-    if (level == SOL_SOCKET && name == SO_ZEROCOPY) return EOPNOTSUPP;
     if (level == SOL_SOCKET && (name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF || name == SO_PEEK_OFF)) return EOPNOTSUPP;
 
     int number = 0;
     if (length >= sizeof number)
         std::memcpy(&number, value, sizeof number);
-    else if (length > 0 && (level == IPPROTO_IP))
+    else if (length > 0 && level == IPPROTO_IP)
         number = value[0];
-    else
+    else if (level != IPPROTO_IP) // where nothing means 0
         return EINVAL;
 
-    if (std::optional<int> result = set_plain_option(options, level, name, number)) {
+    if (std::optional<int> result = set_plain_option(options, level, name, number, true)) {
         if (level == SOL_SOCKET && binding.held()) {
             binding.reuse_address = options.reuse_address;
             binding.reuse_port = options.reuse_port;
         }
-        tcp.apply(options);
+        apply_options();
         return *result;
     }
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
-        case SO_RCVBUF: // Linux doubles the value for its own book-keeping, and shows it doubled
-        case SO_RCVBUFFORCE:
-            options.receive_buffer = std::max(std::clamp(number, 0, buffer_max) * 2, receive_minimum);
+        case SO_RCVBUF:
+            set_receive_buffer(options, number);
+            apply_options();
             return 0;
         case SO_SNDBUF:
-        case SO_SNDBUFFORCE:
-            options.send_buffer = std::max(std::clamp(number, 0, buffer_max) * 2, send_minimum);
+            set_send_buffer(options, number);
+            apply_options();
             return 0;
-        case SO_DEBUG:
-        case SO_NO_CHECK:
-        case SO_RXQ_OVFL:
-        case SO_TIMESTAMPING:
-        case SO_MAX_PACING_RATE:
-        case SO_INCOMING_NAPI_ID:
-        case SO_SELECT_ERR_QUEUE:
-        case SO_PREFER_BUSY_POLL:
-            return 0;
-        case SO_TYPE:
-        case SO_DOMAIN:
-        case SO_PROTOCOL:
-        case SO_ERROR:
-            return ENOPROTOOPT;
-        default:
+        default: // SO_ZEROCOPY among them: a kernel before 4.14
             return ENOPROTOOPT;
         }
     case IPPROTO_TCP:
@@ -232,40 +283,45 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
         case TCP_MAXSEG:
             if (number != 0 && (number < 88 || number > 32767)) return EINVAL;
             options.max_segment = number;
+            apply_options();
+            return 0;
+        case TCP_LINGER2:
+            options.linger2 = number < 0 ? -1 : number == 0 ? linger2_default : std::min(number, linger2_max);
+            return 0;
+        case TCP_DEFER_ACCEPT:
+            options.defer_accept = defer_seconds(number);
+            return 0;
+        case TCP_WINDOW_CLAMP:
+            if (number == 0 && state != State::fresh && state != State::bound) return EINVAL;
+            options.window_clamp = number == 0 ? 0 : std::max(number, receive_minimum / 2);
+            apply_options();
             return 0;
         case TCP_CORK: // hints: the service merges writes anyway
         case TCP_QUICKACK:
-        case TCP_THIN_LINEAR_TIMEOUTS:
-        case TCP_THIN_DUPACK:
-        case TCP_SAVE_SYN:
-        case TCP_TIMESTAMP:
-        case TCP_FASTOPEN_CONNECT:
-        case TCP_FASTOPEN_NO_COOKIE:
-        case TCP_INQ:
-        case TCP_TX_DELAY:
             return 0;
+        case TCP_THIN_DUPACK: // a kernel since 4.20 does nothing either
+            return number == 0 || number == 1 ? 0 : EINVAL;
+        case TCP_REPAIR: // CAP_NET_ADMIN
+        case TCP_TIMESTAMP:
+            return EPERM;
+        // TCP_FASTOPEN and its kin, TCP_ULP, TCP_ZEROCOPY_RECEIVE: a kernel before 3.7
         default:
             return ENOPROTOOPT;
         }
     case IPPROTO_IP:
         switch (name) {
-        case IP_TOS:
-            options.tos = number & 0xff;
-            tcp.apply(options);
+        case IP_TOS: // the two bits of ECN are TCP's own
+            options.tos = number & 0xfc;
+            apply_options();
             return 0;
         case IP_TTL:
             if (number != -1 && (number < 1 || number > 255)) return EINVAL;
             options.ttl = number;
-            tcp.apply(options);
+            apply_options();
             return 0;
-        case IP_RECVERR:
-        case IP_RECVTOS:
-        case IP_RECVTTL:
-        case IP_PKTINFO:
-        case IP_BIND_ADDRESS_NO_PORT:
-        case IP_MULTICAST_TTL:
-        case IP_MULTICAST_LOOP:
-            return 0;
+        case IP_MULTICAST_TTL: // not of a stream
+        case IP_MULTICAST_IF:
+            return EINVAL;
         default:
             return ENOPROTOOPT;
         }
@@ -277,22 +333,17 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
             return 0;
         case IPV6_TCLASS:
             if (number < -1 || number > 255) return EINVAL;
-            options.traffic_class = std::max(number, 0);
-            tcp.apply(options);
+            options.traffic_class = std::max(number, 0) & 0xfc;
+            apply_options();
             return 0;
         case IPV6_UNICAST_HOPS:
             if (number < -1 || number > 255) return EINVAL;
             options.hop_limit = number;
-            tcp.apply(options);
+            apply_options();
             return 0;
-        case IPV6_RECVPKTINFO:
-        case IPV6_RECVERR:
-        case IPV6_RECVTCLASS:
-        case IPV6_RECVHOPLIMIT:
+        case IPV6_MTU: // what may be sent at most; 0: as large as the network takes
+            return number == 0 || number >= ipv6_mtu_min ? 0 : EINVAL;
         case IPV6_ADDR_PREFERENCES:
-        case IPV6_AUTOFLOWLABEL:
-        case IPV6_MULTICAST_HOPS:
-        case IPV6_MULTICAST_LOOP:
             return 0;
         default:
             return ENOPROTOOPT;
@@ -305,16 +356,15 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
         (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6))
         return level == IPPROTO_IPV6 ? EOPNOTSUPP : ENOPROTOOPT;
     capacity = std::min<uint32_t>(capacity, NETCON_RPC_DATA_MAX);
-    if (std::optional<int> number = get_plain_option(options, level, name)) return reply_int(reply, *number, capacity);
+    if (std::optional<int> number = get_plain_option(options, level, name, true)) return reply_int(reply, *number, capacity);
+    if (std::optional<int> result = get_common_option(options, level, name, capacity, reply)) return *result;
     switch (level) {
     case SOL_SOCKET:
         switch (name) {
-        case SO_LINGER: {
-            linger value{options.linger, options.linger_seconds};
-            return reply_bytes(reply, &value, sizeof value, capacity);
-        }
-        case SO_RCVBUF:
-            return reply_int(reply, options.receive_buffer, capacity);
+        case SO_RCVBUF: // grows with the window
+            return reply_int(
+                reply, options.receive_buffer_set ? options.receive_buffer : std::max(options.receive_buffer, tcp.receive_buffer()),
+                capacity);
         case SO_SNDBUF:
             return reply_int(reply, options.send_buffer, capacity);
         case SO_TYPE:
@@ -326,18 +376,10 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
         case SO_ACCEPTCONN:
             return reply_int(reply, state == State::listening, capacity);
         case SO_ERROR:
-        case SO_DEBUG:
-        case SO_NO_CHECK:
-        case SO_RXQ_OVFL:
-        case SO_TIMESTAMPING:
-        case SO_ZEROCOPY:
-        case SO_PREFER_BUSY_POLL:
         case SO_INCOMING_NAPI_ID:
             return reply_int(reply, 0, capacity);
-        case SO_MAX_PACING_RATE:
-            return reply_int(reply, -1, capacity);
-        case SO_BINDTODEVICE:
-            return options.device.empty() ? 0 : reply_bytes(reply, options.device.c_str(), options.device.size() + 1, capacity);
+        case SO_SNDLOWAT:
+            return reply_int(reply, 1, capacity);
         case SO_PEERCRED: {
             struct {
                 int32_t pid;
@@ -353,30 +395,28 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
     case IPPROTO_TCP:
         switch (name) {
         case TCP_MAXSEG: {
-            int mss = tcp.pcb() != nullptr ? tcp.pcb()->mss : 536;
-            if (options.max_segment != 0 && tcp.pcb() == nullptr) mss = options.max_segment;
+            bool established = tcp.pcb() != nullptr && tcp.connected;
+            int mss = established ? tcp.pcb()->mss : options.max_segment != 0 ? options.max_segment : 536;
             return reply_int(reply, mss, capacity);
         }
-        case TCP_INFO: {
-            tcp_info info = information(tcp.pcb(), state);
-            return reply_bytes(reply, &info, sizeof info, capacity);
-        }
+        case TCP_INFO:
+            return reply_tcp_info(tcp, options, state == State::listening, reply, capacity);
         case TCP_CONGESTION: {
             char padded[16] = {}; // TCP_CA_NAME_MAX
             std::memcpy(padded, congestion, sizeof congestion);
             return reply_bytes(reply, padded, sizeof padded, capacity);
         }
-        case TCP_ULP:
-            return reply_bytes(reply, "", 0, capacity);
+        case TCP_LINGER2:
+            return reply_int(reply, options.linger2, capacity);
+        case TCP_DEFER_ACCEPT:
+            return reply_int(reply, options.defer_accept, capacity);
+        case TCP_WINDOW_CLAMP:
+            return reply_int(reply, options.window_clamp, capacity);
         case TCP_QUICKACK:
+            return reply_int(reply, 1, capacity);
         case TCP_CORK:
-        case TCP_THIN_LINEAR_TIMEOUTS:
         case TCP_THIN_DUPACK:
-        case TCP_SAVE_SYN:
-        case TCP_FASTOPEN_CONNECT:
-        case TCP_FASTOPEN_NO_COOKIE:
-        case TCP_INQ:
-        case TCP_TX_DELAY:
+        case TCP_REPAIR:
         case TCP_TIMESTAMP:
             return reply_int(reply, 0, capacity);
         default:
@@ -391,31 +431,27 @@ int Socket::get_option(int level, int name, uint32_t capacity, Reply &reply) con
             return reply_int(reply, options.ttl > 0 ? options.ttl : name == IP_TTL ? 64 : 1, capacity);
         case IP_OPTIONS:
             return 0;
+        case IP_MULTICAST_IF:
+            return reply_int(reply, 0, capacity);
         case IP_MTU:
             return tcp.pcb() == nullptr ? ENOTCONN : reply_int(reply, tcp.stack()->mtu(), capacity);
-        case IP_RECVERR:
-        case IP_RECVTOS:
-        case IP_RECVTTL:
-        case IP_PKTINFO:
-        case IP_BIND_ADDRESS_NO_PORT:
-            return reply_int(reply, 0, capacity);
         default:
             return ENOPROTOOPT;
         }
     default:
         switch (name) {
         case IPV6_V6ONLY:
-            return reply_int(reply, options.v6_only, capacity);
+            // A bound address that is not the wildcard makes the kernel say so.
+            return reply_int(reply, options.v6_only || (explicitly_bound_ && !bound_to_.is_any() && !bound_to_.is_v4()), capacity);
         case IPV6_TCLASS:
             return reply_int(reply, options.traffic_class, capacity);
         case IPV6_UNICAST_HOPS:
-            return reply_int(reply, options.hop_limit > 0 ? options.hop_limit : 64, capacity);
+            return reply_int(reply, options.hop_limit >= 0 ? options.hop_limit : 64, capacity);
         case IPV6_MTU:
             return tcp.pcb() == nullptr ? ENOTCONN : reply_int(reply, tcp.stack()->mtu(), capacity);
-        case IPV6_RECVPKTINFO:
-        case IPV6_RECVERR:
-        case IPV6_RECVTCLASS:
-        case IPV6_RECVHOPLIMIT:
+        case IPV6_MULTICAST_HOPS:
+            return reply_int(reply, 1, capacity);
+        case IPV6_MULTICAST_IF:
             return reply_int(reply, 0, capacity);
         default:
             return ENOPROTOOPT;

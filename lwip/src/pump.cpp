@@ -19,7 +19,9 @@
  *     ECONNRESET          close(S), stale byte unread           RST (after all data that had arrived before it)
  *     end of file, EPIPE  stale byte read, then close(S)        RST after FIN
  */
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -34,6 +36,12 @@ namespace {
 constexpr size_t parts_max = 64;
 constexpr unsigned writes_per_turn = 16;
 constexpr size_t worth_reading = 32768; // do not read in small slices while the peer's acknowledgements trickle in
+
+/* What was written to S and the program has not read, with the kernel's overhead. */
+size_t unread(int fd) {
+    int bytes = 0;
+    return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<size_t>(bytes) : 0;
+}
 
 } // namespace
 
@@ -61,6 +69,7 @@ void Socket::pump() {
 
 void Socket::deliver() {
     if (output_blocked_ || tcp.rx_empty()) return;
+    bool prompt = tcp.window_may_grow() && unread(pair.get()) < tcp.connection.window;
     for (unsigned i = 0; i < writes_per_turn && !tcp.rx_empty(); i++) {
         iovec parts[parts_max];
         msghdr message{};
@@ -83,11 +92,11 @@ void Socket::deliver() {
             size_t all = 0;
             for (size_t p = 0; p < message.msg_iovlen; p++)
                 all += parts[p].iov_len;
-            tcp.consume(all);
+            tcp.consume(all, false);
             continue;
         }
         server.count.bytes_in += static_cast<uint64_t>(n);
-        tcp.consume(static_cast<size_t>(n));
+        tcp.consume(static_cast<size_t>(n), prompt);
     }
     if (tcp.rx_empty())
         want_output(false);
@@ -104,7 +113,7 @@ void Socket::collect() {
         pair_drained_ = end_of_stream_;
         return;
     }
-    if (tcp.tx_room() < std::min(fresh, worth_reading)) return; // an acknowledgement will call us
+    if (tcp.tx_room() < std::min({fresh, worth_reading, tcp.tx_limit()})) return; // an acknowledgement will call us
     char scratch;
     iovec parts[parts_max];
     size_t lead = stale_ ? 1 : 0;
@@ -185,7 +194,8 @@ void Socket::finish_closing() {
 /* The connection is gone, and all that came before has been delivered. */
 void Socket::peer_reset() {
     server.count.resets++;
-    if (end_delivered_) drain_pair(); // after the peer's FIN a reset is a clean close
+    if (tcp.error == ERR_ABRT) server.remember_end(id, ETIMEDOUT); // a timer of lwIP's ended it, not the peer
+    if (end_delivered_) drain_pair();                              // after the peer's FIN a reset is a clean close
     server.retire(*this);
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint64_t retry_after_us = 20'000;     // descriptors in flight become fewer when some program accepts
 constexpr uint64_t sweep_every_us = 30'000'000; // an orphan that made no progress in one whole round is given up
-constexpr size_t failed_kept = 256;
+constexpr size_t failed_kept = 256, ends_kept = 1024;
 constexpr size_t descriptors_reserved = 256; // for all that is not a program's socket
 
 size_t descriptor_limit() {
@@ -36,6 +36,7 @@ Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epo
     size_t limit = descriptor_limit();
     sockets_max_ = limit > 2 * descriptors_reserved ? limit - descriptors_reserved : limit / 2;
     failed_.resize(failed_kept);
+    ends_.resize(ends_kept);
     retry_timer_ = reactor->timer_new(reactor->reactor, on_retry, this);
     sweep_timer_ = reactor->timer_new(reactor->reactor, on_sweep, this);
     if (retry_timer_ == nullptr || sweep_timer_ == nullptr) throw std::bad_alloc();
@@ -214,6 +215,11 @@ void Server::keep_failed(Socket &socket) {
         retire(*found->second);
 }
 
+void Server::remember_end(uint64_t id, int error) {
+    ends_[ends_at_] = {id, error};
+    ends_at_ = (ends_at_ + 1) % ends_.size();
+}
+
 void Server::notice_closed(uint16_t port) {
     std::vector<Socket *> holders; // one that ends may take others with it
     for (Socket *socket = sockets_; socket != nullptr; socket = socket->next)
@@ -353,6 +359,17 @@ void Server::handle(Request &request, Reply &reply) {
     }
     auto found = by_id_.find(header.socket);
     Socket *socket = found != by_id_.end() ? found->second : nullptr;
+    if (socket == nullptr && header.operation == NETCON_RPC_GETSOCKOPT && header.args[0] == SOL_SOCKET &&
+        header.args[1] == SO_ERROR) {
+        auto end = std::find_if(ends_.begin(), ends_.end(), [&](const End &each) { return each.id == header.socket; });
+        if (end == ends_.end() || header.args[2] < static_cast<int>(sizeof end->error)) {
+            reply.error = EBADF;
+            return;
+        }
+        reply_int(reply, end->error, sizeof end->error);
+        end->id = 0; // SO_ERROR is told once
+        return;
+    }
     if (socket == nullptr) {
         // A pair that is spent: its connection is gone, but the program still holds P. The names say that it was ours.
         auto own = own_program_name(request.subject.get());

@@ -62,6 +62,8 @@ class Server final : public RequestHandler {
     void identify(Socket &socket, uint64_t id);
     void forget_id(Socket &socket);
     void keep_failed(Socket &socket);
+    /* Why a connection ended, where the kernel's ECONNRESET on P is not the truth: for whoever asks for SO_ERROR afterwards. */
+    void remember_end(uint64_t id, int error);
     void retry_later(Socket &listener);
     void expect_orphan();
     /* May a socket keep this descriptor? Its number tells how full the table is; some room is left for all else. */
@@ -144,6 +146,12 @@ class Server final : public RequestHandler {
     Socket *retired_ = nullptr;
     std::vector<uint64_t> failed_; // ids, a ring of the latest
     size_t failed_at_ = 0;
+    struct End {
+        uint64_t id;
+        int error;
+    };
+    std::vector<End> ends_; // a ring of the latest
+    size_t ends_at_ = 0;
     std::vector<uint64_t> retrying_;
     FlushTask *flush_task_ = nullptr;
     netcon_timer *retry_timer_ = nullptr, *sweep_timer_ = nullptr;

@@ -426,8 +426,15 @@ void Socket::complete_connect() {
     start_pump();
 }
 
+/* To the connection, and, of a connected pair, to the queue towards the program: together they are its receive buffer. */
+void Socket::apply_options() {
+    tcp.apply(options);
+    if (state == State::connected && options.receive_buffer_set) set_send_buffer(pair.get(), options.receive_buffer / 2);
+}
+
 void Socket::start_pump() {
     state = State::connected;
+    apply_options();
     stale_ = true;
     readable_ = true;
     pump();
@@ -486,7 +493,6 @@ int Socket::make_accepted_pair(const Socket &listening) {
     binding.reuse_address = listening.binding.reuse_address;
     binding.reuse_port = listening.binding.reuse_port;
     server.ports.inherit(binding);
-    tcp.apply(options);
     connect_reported_ = true;
     // The stale byte, then the name, before anybody can see the descriptor.
     int error = send(program.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1 ? name_pair('C', local, 0) : ENOBUFS;

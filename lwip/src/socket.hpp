@@ -101,6 +101,7 @@ class Socket {
     static void notify(void *context);
 
     int claim_port();
+    void apply_options();
     int fill_program(Descriptor &program);
     void drain_pair();
     void drain_filler();

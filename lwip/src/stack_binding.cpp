@@ -111,6 +111,7 @@ py::dict stats_of(PyStack &self) {
     out["frames_dropped"] = stats.frames_dropped;
     out["deliveries_refused"] = stats.deliveries_refused;
     out["segments_merged"] = stats.core.segments_merged;
+    out["segments_refused"] = stats.core.segments_refused;
     out["transmit_refused"] = stats.core.transmit_refused;
     out["checksum_errors"] = stats.checksum_errors;
     out["tcp_drops"] = stats.tcp_drops;

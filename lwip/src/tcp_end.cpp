@@ -4,8 +4,16 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 
 namespace netcon::server {
+
+namespace {
+
+constexpr size_t mostly_overhead = 2;   // a pbuf whose cost is more than this many times its bytes is copied when it has to wait
+constexpr u16_t collector_bytes = 8000; // in one of memory.c's largest blocks
+
+} // namespace
 
 /* ---- chunks ---- */
 
@@ -76,6 +84,7 @@ void TcpEnd::install(const lwip_core &core) {
     core.tcp_err(pcb_, on_error);
     core.tcp_ext_arg_set_callbacks(pcb_, LWIP_CORE_EXT_ARG_SERVER, &destroyed_);
     core.tcp_ext_arg_set(pcb_, LWIP_CORE_EXT_ARG_SERVER, this);
+    core.tcp_ext_arg_set(pcb_, LWIP_CORE_EXT_ARG_CONNECTION, &connection);
 }
 
 int TcpEnd::connect(std::shared_ptr<Stack> stack, const Address &local, const Address &remote, const Options &options) {
@@ -87,6 +96,7 @@ int TcpEnd::connect(std::shared_ptr<Stack> stack, const Address &local, const Ad
         const lwip_core &core = stack_->core();
         pcb_ = core.tcp_new_ip_type(IP_GET_TYPE(&to));
         if (pcb_ == nullptr) return;
+        connection = {};
         install(core);
         // The port table has decided about the port: tcp_bind would only look through all PCBs once more.
         pcb_->local_ip = from;
@@ -94,11 +104,12 @@ int TcpEnd::connect(std::shared_ptr<Stack> stack, const Address &local, const Ad
         if (IP_IS_V6(&to) && ip6_addr_islinklocal(ip_2_ip6(&to))) ip6_addr_assign_zone(ip_2_ip6(&to), IP6_UNICAST, core.netif);
         if (IP_IS_V6(&pcb_->local_ip) && ip6_addr_islinklocal(ip_2_ip6(&pcb_->local_ip)))
             ip6_addr_assign_zone(ip_2_ip6(&pcb_->local_ip), IP6_UNICAST, core.netif);
+        pcb_->remote_ip = to; // tells `apply` the family
+        apply(options);       // its SYN shows them already
         result = core.tcp_connect(pcb_, &to, remote.port, on_connected);
     });
     if (!alive) return ENETDOWN;
     if (result == ERR_OK) {
-        apply(options);
         stack_->schedule();
         return 0;
     }
@@ -112,10 +123,24 @@ void TcpEnd::adopt(Stack *stack, tcp_pcb *pcb) {
     pcb_ = pcb;
     connected = true;
     install(stack->core());
+    stack->core().open_window(pcb_);
 }
 
 void TcpEnd::apply(const Options &options) {
+    constexpr int half = 2; // Linux counts a buffer's overhead as much again
+    connection.user_timeout_ms = static_cast<uint32_t>(options.user_timeout);
+    connection.syn_retries = static_cast<uint8_t>(options.syn_count);
+    connection.max_segment = static_cast<uint16_t>(options.max_segment);
+    connection.window_limit = options.receive_buffer_set ? static_cast<uint32_t>(options.receive_buffer / half) : TCP_WND;
+    if (options.window_clamp != 0)
+        connection.window_limit = std::min(connection.window_limit, static_cast<uint32_t>(options.window_clamp));
+    if (options.send_buffer_set) {
+        tx_limit_max_ = std::min<size_t>(static_cast<size_t>(options.send_buffer), TCP_SND_BUF);
+        tx_limit_ = std::min(tx_limit_, tx_limit_max_);
+    }
     if (pcb_ == nullptr) return;
+    if (options.max_segment != 0 && pcb_->state >= ESTABLISHED)
+        pcb_->mss = std::min(pcb_->mss, static_cast<u16_t>(options.max_segment));
     if (options.no_delay)
         tcp_nagle_disable(pcb_);
     else
@@ -127,6 +152,12 @@ void TcpEnd::apply(const Options &options) {
     pcb_->keep_idle = static_cast<u32_t>(options.keep_idle) * 1000;
     pcb_->keep_intvl = static_cast<u32_t>(options.keep_interval) * 1000;
     pcb_->keep_cnt = static_cast<u32_t>(options.keep_count);
+    if (options.user_timeout !=
+        0) { // then it ends keep-alive, too, at the first probe after that time, and no number of probes does
+        int64_t probing = int64_t{options.user_timeout} - int64_t{options.keep_idle} * 1000,
+                interval = options.keep_interval * 1000;
+        pcb_->keep_cnt = static_cast<u32_t>(std::max<int64_t>((probing + interval - 1) / interval, 1));
+    }
     bool v6 = IP_IS_V6(&pcb_->remote_ip);
     pcb_->tos = static_cast<u8_t>(v6 ? options.traffic_class : options.tos);
     int ttl = v6 ? options.hop_limit : options.ttl;
@@ -142,34 +173,61 @@ void TcpEnd::accepted_from_backlog() {
 
 /* ---- callbacks: under the trap ---- */
 
-err_t TcpEnd::on_connected(void *arg, tcp_pcb *, err_t) {
+err_t TcpEnd::on_connected(void *arg, tcp_pcb *pcb, err_t) {
     auto *end = static_cast<TcpEnd *>(arg);
     end->connected = true;
+    end->stack_raw_->core().open_window(pcb);
+    if (end->connection.max_segment != 0) pcb->mss = std::min(pcb->mss, end->connection.max_segment);
     end->notify_(end->context_);
     return ERR_OK;
 }
 
 err_t TcpEnd::on_receive(void *arg, tcp_pcb *, pbuf *data, err_t) {
     auto *end = static_cast<TcpEnd *>(arg);
-    if (data == nullptr) {
+    if (data == nullptr)
         end->rx_fin = true;
-    } else {
-        if (end->rx_head_ == nullptr)
-            end->rx_head_ = data;
-        else
-            end->rx_tail_->next = data;
-        for (end->rx_tail_ = data; end->rx_tail_->next != nullptr;)
-            end->rx_tail_ = end->rx_tail_->next;
-    }
+    else
+        end->append(data);
     end->notify_(end->context_);
     return ERR_OK;
+}
+
+void TcpEnd::append(pbuf *data) {
+    const lwip_core &core = stack_raw_->core();
+    bytes_received += data->tot_len;
+    while (data != nullptr) {
+        pbuf *part = data;
+        data = part->next;
+        part->next = nullptr;
+        if (rx_head_ != nullptr && core.true_size(part) > mostly_overhead * part->len) {
+            if (collector_room_ < part->len) {
+                pbuf *collector = core.pbuf_alloc(PBUF_RAW, collector_bytes, PBUF_RAM);
+                if (collector != nullptr) {
+                    collector->len = collector->tot_len = 0;
+                    rx_tail_ = rx_tail_->next = collector;
+                    collector_room_ = collector_bytes;
+                }
+            }
+            if (collector_room_ >= part->len) {
+                std::memcpy(static_cast<uint8_t *>(rx_tail_->payload) + rx_tail_->len, part->payload, part->len);
+                rx_tail_->len = rx_tail_->tot_len = static_cast<u16_t>(rx_tail_->len + part->len);
+                collector_room_ -= part->len;
+                core.pbuf_free(part);
+                continue;
+            }
+        }
+        collector_room_ = 0;
+        (rx_head_ == nullptr ? rx_head_ : rx_tail_->next) = part;
+        rx_tail_ = part;
+    }
 }
 
 err_t TcpEnd::on_sent(void *arg, tcp_pcb *pcb, u16_t bytes) {
     auto *end = static_cast<TcpEnd *>(arg);
     end->progress++;
-    if (end->tx_room() == 0 && pcb->unsent == nullptr && end->tx_limit_ < TCP_SND_BUF)
-        end->tx_limit_ *= 2; // all that we may hold was in flight
+    end->bytes_acknowledged += bytes;
+    if (end->tx_room() == 0 && pcb->unsent == nullptr)
+        end->tx_limit_ = std::min(end->tx_limit_ * 2, end->tx_limit_max_); // all that we may hold was in flight
     end->tx_held_ -= bytes;
     uint32_t left = bytes;
     while (left > 0) {
@@ -217,7 +275,7 @@ size_t TcpEnd::rx_parts(iovec *parts, size_t count) const {
     return n;
 }
 
-void TcpEnd::consume(size_t bytes) {
+void TcpEnd::consume(size_t bytes, bool prompt) {
     stack_raw_->enter([&] {
         const lwip_core &core = stack_raw_->core();
         size_t left = bytes;
@@ -232,11 +290,8 @@ void TcpEnd::consume(size_t bytes) {
             done->next = nullptr;
             core.pbuf_free(done);
         }
-        for (size_t credit = bytes - left; credit > 0 && pcb_ != nullptr;) {
-            auto step = static_cast<u16_t>(std::min<size_t>(credit, 0xffff));
-            core.tcp_recved(pcb_, step);
-            credit -= step;
-        }
+        if (rx_head_ == nullptr) collector_room_ = 0;
+        if (pcb_ != nullptr && bytes > left) core.read(pcb_, bytes - left, prompt && rx_head_ == nullptr);
     });
     stack_raw_->schedule();
 }
@@ -252,7 +307,7 @@ void TcpEnd::release_receive() {
         }
     });
     rx_head_ = rx_tail_ = nullptr;
-    rx_offset_ = 0;
+    rx_offset_ = collector_room_ = 0;
 }
 
 /* ---- send ---- */
@@ -328,7 +383,10 @@ void TcpEnd::shutdown_send() {
 
 void TcpEnd::close() {
     if (pcb_ == nullptr) return;
-    stack_raw_->enter([&] { stack_raw_->core().tcp_close(pcb_); });
+    stack_raw_->enter([&] {
+        stack_raw_->core().close_window(pcb_);
+        stack_raw_->core().tcp_close(pcb_);
+    });
     stack_raw_->schedule();
 }
 
@@ -358,6 +416,7 @@ void TcpEnd::detach() {
         core.tcp_err(pcb, nullptr);
         core.tcp_arg(pcb, nullptr);
         core.tcp_ext_arg_set(pcb, LWIP_CORE_EXT_ARG_SERVER, nullptr);
+        core.tcp_ext_arg_set(pcb, LWIP_CORE_EXT_ARG_CONNECTION, nullptr);
     });
     pcb_ = nullptr;
     gone = true;
@@ -366,7 +425,7 @@ void TcpEnd::detach() {
 void TcpEnd::forget() {
     pcb_ = nullptr;
     rx_head_ = rx_tail_ = nullptr;
-    rx_offset_ = 0;
+    rx_offset_ = collector_room_ = 0;
     gone = true;
     was_reset = true;
     error = ERR_ABRT;

@@ -3,14 +3,15 @@
  * Theory of operation.
  *
  * Received data is the list of lwIP's own pbufs, linked through `next` (never pbuf_cat: its lengths have 16 bits). The pump
- * writes straight from them and `consume`s what the program's descriptor took; only that is acknowledged to the window, which
- * is the back-pressure on the peer.
+ * writes straight from them and `consume`s what the program's descriptor took; only that is acknowledged to the window
+ * (connection.c), which is the back-pressure on the peer. A pbuf that is mostly overhead (one byte in a frame) and has to wait
+ * is copied into a *collector* at the end of the list: what waits costs a few times its bytes, whatever the peer's segments.
  *
  * Data to send is read into chunks and given to lwIP without copying, so a chunk lives until its last byte is acknowledged.
  * A chunk's bytes go through three marks: acknowledged <= submitted (tcp_write) <= filled. Chunks come from a pool, so that
  * an idle connection holds none and a busy one allocates nothing. What a connection may hold starts at 256 KiB, because lwIP
- * walks its list of unacknowledged segments for each ACK, and doubles, up to lwIP's own buffer, when everything that is held
- * is in flight: then this limit, and not the path, is what slows the connection.
+ * walks its list of unacknowledged segments for each ACK, and doubles, up to lwIP's own buffer (SO_SNDBUF), when everything that is
+ * held is in flight: then this limit, and not the path, is what slows the connection.
  *
  * Callbacks from lwIP run under the stack's trap: they only put something into this object and call `notify`, which links the
  * owner into the list of sockets that have work; the work is done later, outside. lwIP frees PCBs in several silent ways
@@ -74,11 +75,17 @@ class TcpEnd {
     /* -- receive -- */
     bool rx_empty() const { return rx_head_ == nullptr; }
     size_t rx_parts(iovec *parts, size_t count) const;
-    void consume(size_t bytes);
+    /* `prompt`: the program keeps pace, so the window may grow. */
+    void consume(size_t bytes, bool prompt);
+    int receive_buffer() const { return static_cast<int>(2 * connection.window); } // as Linux counts
+    bool window_may_grow() const { return connection.window < connection.window_limit; }
 
     /* -- send -- */
     size_t tx_room() const { return tx_held_ < tx_limit_ ? tx_limit_ - tx_held_ : 0; }
     size_t tx_held() const { return tx_held_; }
+    size_t tx_limit() const { return tx_limit_; }
+    /* Of what is held, what has not left once. */
+    size_t tx_unsent() const { return tx_pending_ + (pcb_ != nullptr ? pcb_->snd_lbb - pcb_->snd_nxt : 0); }
     bool tx_all_submitted() const { return tx_pending_ == 0; }
     /* Free space for up to `wanted` bytes (also limited by tx_room); then `fill` what was read. Returns the number of parts;
      * 0: no room or no memory. */
@@ -104,6 +111,9 @@ class TcpEnd {
     err_t error = ERR_OK;  // why
     uint64_t progress = 0; // counts acknowledgements, for orphans' time limit
 
+    uint64_t bytes_acknowledged = 0, bytes_received = 0;
+    lwip_core_connection connection{};
+
     tcp_pcb *pcb() const { return pcb_; }
     Stack *stack() const { return stack_raw_; }
 
@@ -115,6 +125,7 @@ class TcpEnd {
     static void on_destroyed(u8_t slot, void *arg);
     static const tcp_ext_arg_callbacks destroyed_;
     void install(const lwip_core &core);
+    void append(pbuf *data);
     void release_receive();
     void release_send();
 
@@ -126,8 +137,9 @@ class TcpEnd {
     tcp_pcb *pcb_ = nullptr;
     pbuf *rx_head_ = nullptr, *rx_tail_ = nullptr;
     uint32_t rx_offset_ = 0;                                             // into rx_head_
+    uint32_t collector_room_ = 0;                                        // of rx_tail_, if it is a collector
     Chunk *tx_head_ = nullptr, *tx_tail_ = nullptr, *tx_next_ = nullptr; // tx_next_: first with something to submit
-    size_t tx_held_ = 0, tx_pending_ = 0, tx_limit_ = 256 << 10;
+    size_t tx_held_ = 0, tx_pending_ = 0, tx_limit_ = 256 << 10, tx_limit_max_ = TCP_SND_BUF;
 };
 
 } // namespace netcon::server

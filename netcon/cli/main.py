@@ -19,6 +19,8 @@ COMMANDS = {
     "run": ("netcon.cli.run", "run"),
     "doctor": ("netcon.cli.doctor", "doctor"),
     "trace": ("netcon.cli.trace", "trace"),
+    "ping": ("netcon.cli.ping", "ping"),
+    "capture": ("netcon.cli.capture", "capture"),
     "info": ("netcon.cli.node", "info"),
     "status": ("netcon.cli.node", "status"),
     "join": ("netcon.cli.node", "join"),

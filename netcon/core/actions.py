@@ -49,6 +49,8 @@ class StateKind(Enum):
     MOON = "moon"
     PEER = "peer"
     NETWORK = "network"
+    #: The address of the node that is to be asked for a moon (10 digits), until the moon has come.
+    MOON_SEED = "moon_seed"
     #: The secret that a network is joined by, until its controller let us in: for the owner's eyes only.
     JOIN_TOKEN = "join_token"
 

@@ -11,7 +11,7 @@ from netcon.core.inbound import Inbound
 from netcon.core.messages import DirectPath, Hello, MoonVersion, Ok, PushDirectPaths, Rendezvous
 from netcon.core.packet import Verb
 from netcon.core.path import NEVER, Path, PathPolicy, PathTable
-from netcon.core.peer import ACTIVITY_MS, PATH_EXPIRY_MS, Peer
+from netcon.core.peer import ACTIVITY_MS, DOUBT_MS, PATH_EXPIRY_MS, Peer
 from netcon.core.physical import Physical
 from netcon.core.selfawareness import SelfAwareness
 from netcon.core.sender import Sender
@@ -27,6 +27,8 @@ EAGER_PING_MS = 1_000
 RESTLESS_MS = 30_000
 #: For how long after it the cadence is one second while a root is not reached, ms.
 EAGER_MS = 10_000
+#: Roots hear from us every second for this long when a path that we use has failed, and not again for a while, ms.
+STIR_MS, STIR_SPACING_MS = 4_000, 15_000
 #: A full HELLO on every path in use (vl1 §1.3), ms.
 FULL_HELLO_MS = 60_000
 #: The root in use hears an ECHO at least this often (vl1 §5.3), ms.
@@ -84,6 +86,7 @@ class Contact:
         self._random = random
         self._counters = counters
         self._restless_since = now
+        self._stirred_since = NEVER
         self._physical = physical
         sender.probe_silent = self._probe_silent
         sender.try_hints = self.try_hints
@@ -142,8 +145,14 @@ class Contact:
             self.hello_from_all(peer, endpoint, now)
 
     def _probe_silent(self, peer: Peer, path: Path, now: int) -> None:
-        if peer.may_confirm(path, now):
+        entry = peer.entry(path)
+        if entry is None:
+            return
+        if entry.ask(now):
             self.probe(peer, path, now)
+        if entry.unanswered(now) and not entry.given_up:
+            entry.given_up = True
+            self._stir(now)
 
     def usable(self, peer: Peer, endpoint: Endpoint) -> bool:
         """The "path allowed" test (vl1 §5.4)."""
@@ -165,6 +174,36 @@ class Contact:
                     entry.last_receive = now - PATH_EXPIRY_MS
                     peer.forget_choice()
                     self.probe(peer, entry.path, now)
+
+    def doubt(self, peer: Peer, now: int) -> None:
+        """The peer is heard by another way than its paths: those on which it is not must show that they still lead to it.
+
+        The reference goes on sending into the void until such a path expires (vl1 §5.10).
+        """
+        for entry in peer.entries:
+            if now - entry.last_receive >= DOUBT_MS and entry.ask(now):
+                peer.forget_choice()
+                self.probe(peer, entry.path, now)
+
+    def _stir(self, now: int) -> None:
+        """Perhaps a NAT box forgot us, and what roots pass on to us is lost, too: they hear from us a few times now."""
+        if now - self._stirred_since >= STIR_SPACING_MS:
+            self._stirred_since = now
+            self.next_tick = now
+
+    def moved(self, now: int) -> None:
+        """Our own sockets changed: whoever talks to us hears where we are now, and so do the roots. What is sent by a path of a
+        socket that was closed leaves from all (vl1 §5.13), and the answer teaches the new path."""
+        self._restless_since = self._stirred_since = now
+        self.next_tick = now
+        for peer in self._topology.peers.values():
+            if self._topology.is_upstream(peer.address):
+                peer.last_full_hello = NEVER
+            elif now - peer.last_nontrivial < ACTIVITY_MS:
+                for entry in peer.entries:
+                    entry.ask(now)
+                    self.hello(peer, entry.path, now)
+                peer.forget_choice()
 
     def contact_hints(self, peer: Peer, now: int) -> None:
         """HELLO to the remembered endpoints of a peer from the cache (vl1 §5.10)."""
@@ -211,7 +250,7 @@ class Contact:
         for address in {*self._topology.wanted.values(), *self.always_contact()}:
             if address not in upstreams and address != self._identity.address:
                 self._contact_always(address, now)
-        eager = eager and now - self._restless_since < EAGER_MS
+        eager = (eager and now - self._restless_since < EAGER_MS) or now - self._stirred_since < STIR_MS
         self.next_tick = now + (EAGER_PING_MS if eager else PING_MS)
 
     def _contact_always(self, address: int, now: int) -> None:
@@ -237,9 +276,10 @@ class Contact:
     def _contact_root(self, peer: Peer, now: int) -> None:
         peer.drop_expired(now)
         heard = max((entry.last_receive for entry in peer.entries), default=NEVER)
-        urgent = now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
+        stirred = now - self._stirred_since < STIR_MS
+        urgent = stirred or now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
         if urgent or now - peer.last_full_hello >= FULL_HELLO_MS:
-            if not peer.entries or now - peer.last_full_hello >= PING_MS:
+            if not peer.entries or now - peer.last_full_hello >= (EAGER_PING_MS if stirred else PING_MS):
                 self._hello_root(peer, now)
         elif now - peer.last_contact >= ROOT_PROBE_MS:
             path = peer.best_path(now)

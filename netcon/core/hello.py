@@ -70,7 +70,7 @@ class Acquaintance:
         #: Set by the node: processing of counted packets, of new peers, and of a new planet or moon.
         self.received: Callable[[Inbound, int], None] = lambda inbound, now: None
         self.peer_added: Callable[[Peer, int], None] = lambda peer, now: None
-        self.world_changed: Callable[[World, int], None] = lambda world, now: None
+        self.world_changed: Callable[[World, bool, int], None] = lambda world, wanted, now: None
         self._identity = identity
         self._topology = topology
         self._awareness = awareness
@@ -247,9 +247,10 @@ class Acquaintance:
         if inbound.hops == 0 and ok.reflected is not None:
             self._reported(inbound, ok.reflected, now)
         for world in worlds:
+            wanted = world.type is WorldType.MOON and world.id in self._topology.wanted
             if self._topology.offer(world):
                 self._counters[f"{world.type.name.lower()}_updated"] += 1
-                self.world_changed(world, now)
+                self.world_changed(world, wanted, now)
         return True
 
     def receive_collision(self, inbound: Inbound, now: int) -> None:

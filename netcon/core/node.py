@@ -334,19 +334,34 @@ class Node:
         if inbound.hops == 0:
             entry = peer.entry(path)
             if entry is not None:
-                entry.last_receive = now
-            elif not peer.same_address_alive(path, now) and self._contact.usable(peer, path.remote):
-                if inbound.accepted_ok:
-                    self._learn_path(peer, path, now)
-                elif peer.may_confirm(path, now):
-                    self._contact.hello(peer, path, now)
+                if entry.heard(now):
+                    peer.forget_choice()
+                if not peer.chosen(entry) and inbound.verb in _NONTRIVIAL:
+                    self._contact.doubt(peer, now)
+            elif self._contact.usable(peer, path.remote):
+                self._from_another_path(inbound, now)
+        elif inbound.verb in _NONTRIVIAL:
+            self._contact.doubt(peer, now)  # why does it not come directly?
         if now - peer.last_trusted <= TRUST_MS:
             self._contact.maybe_push(inbound, now)
+
+    def _from_another_path(self, inbound: Inbound, now: int) -> None:
+        """A direct packet on a path that may be used and is none of the peer's (vl1 §5.4 b to e)."""
+        peer, path = inbound.peer, inbound.path
+        rival = peer.same_address_alive(path, now)
+        if rival is not None and not rival.unanswered(now):
+            # Another port of the same machine. The reference waits for the old one to be dead (19 s); we ask it.
+            self._contact.doubt(peer, now)
+        elif inbound.accepted_ok:
+            self._learn_path(peer, path, now)
+        elif peer.may_confirm(path, now):
+            self._contact.hello(peer, path, now)
 
     def _learn_path(self, peer: Peer, path: Path, now: int) -> None:
         if peer.best_path(now) is None:  # one more of several is no news
             self._actions.append(NodeEvent("path_learned", peer.address))
         peer.learn(path, now)
+        self._contact.doubt(peer, now)
         if peer.address in self._topology.root_endpoints:
             self._sender.flush_all(now)
             self._configs.reachable(now)
@@ -555,9 +570,14 @@ class Node:
         trusted_path = self._physical.trusted_path
         return [peer.status(at, self._topology.role(peer.address), trusted_path) for peer in self._peers.values()]
 
-    def set_local_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
-        """Our own physical addresses with each bound port, offered to peers (vl1 §5.9)."""
-        self._contact.local_endpoints = tuple(Endpoint(*endpoint) for endpoint in endpoints)
+    def set_local_endpoints(self, endpoints: Iterable[Endpoint], now: int | None = None) -> None:
+        """Our own physical addresses with each bound port, offered to peers (vl1 §5.9). With `now`: roots and the peers that we
+        talk to are told at once, if there is anything new."""
+        local = tuple(Endpoint(*endpoint) for endpoint in endpoints)
+        changed = set(local) != set(self._contact.local_endpoints)
+        self._contact.local_endpoints = local
+        if changed and now is not None:
+            self._contact.moved(now)
 
     def set_physical(self, networks: Iterable[PhysicalNetwork], peers: Mapping[int, PeerHints], now: int) -> None:
         """What the user says about physical networks and about where peers are; replaces what was said before."""
@@ -623,6 +643,7 @@ class Node:
             if moon not in self._topology.moons:
                 if not self._topology.room_for_moon(moon):
                     return False
+                self._forget_seed(moon)
                 self._topology.hold_moon(world)
                 self._contact.next_tick = now
             return True
@@ -631,8 +652,14 @@ class Node:
         if seed == 0 or seed == self.address or not self._topology.room_for_moon(moon):
             return False
         self._topology.wanted[moon] = seed
+        # The reference forgets at its next start what it was waiting for.
+        self._actions.append(StoreState(StateKind.MOON_SEED, moon, f"{seed:010x}".encode()))
         self._seek(seed, now)
         return True
+
+    def _forget_seed(self, moon: int) -> None:
+        if moon in self._topology.wanted:
+            self._actions.append(StoreState(StateKind.MOON_SEED, moon, None))
 
     def _seek(self, seed: int, now: int) -> None:
         """A moon is wanted from `seed`: ask now, whatever it was asked before."""
@@ -645,7 +672,7 @@ class Node:
         """Orbit a moon no more; False if we did not, nor wanted to."""
         if not self._topology.drop_moon(moon):
             return False
-        self._actions.append(StoreState(StateKind.MOON, moon, None))
+        self._actions += [StoreState(StateKind.MOON, moon, None), StoreState(StateKind.MOON_SEED, moon, None)]
         self._contact.next_tick = now
         return True
 
@@ -654,7 +681,10 @@ class Node:
         held = [MoonStatus(moon.id, moon) for moon in self._topology.moons.values()]
         return held + [MoonStatus(moon, None, seed) for moon, seed in self._topology.wanted.items()]
 
-    def _world_changed(self, world: World, now: int) -> None:
+    def _world_changed(self, world: World, wanted: bool, now: int) -> None:
+        """A new planet or moon; `wanted`: a moon that we waited for."""
+        if wanted:
+            self._actions.append(StoreState(StateKind.MOON_SEED, world.id, None))
         kind = StateKind.PLANET if world.type is WorldType.PLANET else StateKind.MOON
         self._actions.append(StoreState(kind, world.id, world.encode()))
         self._contact.next_tick = now

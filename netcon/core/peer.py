@@ -25,6 +25,13 @@ _CHOICE_MS = 500
 #: probed. Active paths are probed every 14 s (vl1 §5.3), so three answers are missing by then. The reference keeps
 #: sending into the void until the entry expires after 243 s (vl1 §5.10).
 SILENT_MS = 45_000
+#: A path on which a peer was not heard for this long is asked whether it still leads there, if the peer comes by another way; and
+#: if it does not answer for this long (and two round trips), others go before it, ms.
+DOUBT_MS = 1_000
+#: The same if we send and nothing comes at all, ms. The reference has no such thing: it waits for the entry to expire.
+QUIET_MS = 3_000
+#: Between two such questions, before and after it is clear that there is no answer, ms.
+ASK_MS, ASK_AGAIN_MS = 400, 1_000
 #: Roles in the local API.
 LEAF, PLANET, MOON = "LEAF", "PLANET", "MOON"
 
@@ -58,13 +65,44 @@ class PeerStatus:
 
 
 class PathEntry:
-    """A learned path of one peer; `last_receive`: last authenticated direct packet of that peer on it."""
+    """A learned path of one peer; `last_receive`: last authenticated direct packet of that peer on it.
 
-    __slots__ = ("last_receive", "path")
+    `doubted`: since when it is being asked whether it still leads to the peer; 0 while it is not. Without an answer it is the last
+    choice, until something comes on it. `asked`: when last. `given_up`: that it is so has had its consequences.
+    """
+
+    __slots__ = ("asked", "doubted", "given_up", "last_receive", "path")
 
     def __init__(self, path: Path, now: int) -> None:
         self.path = path
         self.last_receive = now
+        self.doubted = 0
+        self.asked = NEVER
+        self.given_up = False
+
+    def heard(self, now: int) -> bool:
+        """Something valid came on it; whether that ends a doubt."""
+        self.last_receive = now
+        if self.doubted == 0:
+            return False
+        self.doubted = 0
+        self.given_up = False
+        return True
+
+    def unanswered(self, now: int) -> bool:
+        """It was asked a while ago, in vain."""
+        if self.doubted == 0:
+            return False
+        latency = self.path.latency
+        return now - self.doubted >= DOUBT_MS + (0 if latency == UNKNOWN_LATENCY else 2 * latency)
+
+    def ask(self, now: int) -> bool:
+        """Whether to send it a probe now; notes that it is in doubt, and that the probe is being sent."""
+        if now - self.asked < (ASK_AGAIN_MS if self.unanswered(now) else ASK_MS):
+            return False
+        self.asked = now
+        self.doubted = self.doubted or now
+        return True
 
 
 class Peer:
@@ -150,15 +188,15 @@ class Peer:
         if now < self._choice_until:
             return self._choice
         best: PathEntry | None = None
-        best_quality = 0
+        best_quality = (False, 0)
         for entry in self.entries:
             if now - entry.last_receive >= PATH_EXPIRY_MS:
                 continue
-            quality = entry.path.quality(now)
+            quality = entry.unanswered(now), entry.path.quality(now)
             if best is None or quality <= best_quality:
                 best, best_quality = entry, quality
         self._choice = best
-        self._choice_until = now + _CHOICE_MS
+        self._choice_until = now + (_CHOICE_MS if best is None or best.doubted == 0 else ASK_MS // 4)
         return best
 
     def best_path(self, now: int) -> Path | None:
@@ -171,23 +209,35 @@ class Peer:
             return None
         return max(self.entries, key=lambda entry: entry.last_receive).path
 
+    def chosen(self, entry: PathEntry) -> bool:
+        """Whether this is the path that we send on."""
+        return entry is self._choice
+
     def forget_choice(self) -> None:
         """Look at all paths again at the next packet."""
         self._choice_until = NEVER
 
-    def same_address_alive(self, path: Path, now: int) -> bool:
-        """An entry with the same remote IP and local socket is alive: another port of it is not learned (vl1 §5.4 b)."""
+    def same_address_alive(self, path: Path, now: int) -> PathEntry | None:
+        """An entry with the same remote IP and local socket that is alive: another port of it is not learned (vl1 §5.4 b)."""
         ip, socket = path.remote.ip, path.socket
-        return any(entry.path.remote.ip == ip and entry.path.socket == socket and entry.path.alive(now) for entry in self.entries)
+        for entry in self.entries:
+            if entry.path.remote.ip == ip and entry.path.socket == socket and entry.path.alive(now):
+                return entry
+        return None
 
     def learn(self, path: Path, now: int) -> None:
         """Record a confirmed path (vl1 §5.4 d)."""
         fresh = PathEntry(path, now)
-        entries = self.entries
+        # The same place from a socket that was closed since.
+        self.entries = entries = [e for e in self.entries if not (e.path.remote == path.remote and e.unanswered(now))]
         self.forget_choice()
         for index, entry in enumerate(entries):
             other = entry.path
-            if other.remote.ip == path.remote.ip and other.socket == path.socket and not other.alive(now):
+            if (
+                other.remote.ip == path.remote.ip
+                and other.socket == path.socket
+                and (not other.alive(now) or entry.unanswered(now))
+            ):
                 entries[index] = fresh
                 return
         if len(entries) < MAX_PATHS_PER_PEER:

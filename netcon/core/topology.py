@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from netcon.core.address import Endpoint
 from netcon.core.identity import Identity
 from netcon.core.path import NEVER, Path
-from netcon.core.peer import ACTIVITY_MS, LEAF, MOON, PLANET, SILENT_MS, Peer
+from netcon.core.peer import ACTIVITY_MS, LEAF, MOON, PLANET, QUIET_MS, SILENT_MS, Peer
 from netcon.core.world import World, WorldType
 from netcon.dataplane.crypto import CryptoError
 
@@ -145,8 +145,12 @@ class Topology:
     def route(self, peer: Peer, now: int) -> tuple[Path | None, Path | None]:
         """Where to send a packet for `peer`: (path or None, silent direct path to probe or None) (vl1 §5.6)."""
         entry = peer.best_entry(now)
-        if entry is not None and (now - entry.last_receive < SILENT_MS or peer.address in self.root_endpoints):
-            return entry.path, None
+        if entry is not None:
+            quiet = now - entry.last_receive
+            if quiet < QUIET_MS or peer.address in self.root_endpoints:
+                return entry.path, None
+            if quiet < SILENT_MS and not entry.unanswered(now):
+                return entry.path, entry.path
         upstream = self.best_upstream(now, peer.address)
         if upstream is not None:
             return upstream.best_path(now), None if entry is None else entry.path

@@ -32,7 +32,7 @@ cdef extern from "<atomic>" nogil:
 
 cdef extern from "live.hpp" namespace "netcon" nogil:
     cdef cppclass LiveObjects:
-        atomic_long reactors, timers, watches, sockets, engine_ends, impairments, memory_ends, taps
+        atomic_long reactors, timers, watches, sockets, engine_ends, impairments, memory_ends, taps, captures
     LiveObjects live
 
 cdef extern from "reactor.hpp" nogil:
@@ -90,15 +90,41 @@ cdef extern from "engine_rings.hpp" namespace "netcon" nogil:
         Doorbell engine_bell
         Counters counters
 
+cdef extern from "fd.hpp" namespace "netcon" nogil:
+    cdef cppclass Fd:
+        Fd(int fd)
+
+cdef extern from "capture.hpp" namespace "netcon" nogil:
+    cdef cppclass CaptureFilter:
+        uint32_t ethertype, port
+        uint8_t *host
+        uint8_t host_length
+    cdef cppclass CaptureParameters:
+        uint32_t snaplen
+        uint64_t frames, bytes, buffer_bytes
+        CaptureFilter filter
+        string interface, application
+    cdef cppclass CaptureCounters:
+        uint64_t seen, matched, written, dropped, bytes
+        cbool ended
+    cdef cppclass CCapture "netcon::Capture":
+        CCapture(CReactor &reactor, Fd out, const CaptureParameters &parameters)
+        void finish()
+        CaptureCounters counters
+    cdef cppclass Captures:
+        void add(CCapture *capture)
+        void remove(CCapture *capture)
+
 cdef extern from "engine_end.hpp" namespace "netcon" nogil:
     cdef cppclass CEngineEnd "netcon::EngineEnd"(RingPort):
         CEngineEnd(EngineRings &rings, int number) except +
         const netcon_ethernet_end *api()
+        Captures captures
 
 cdef extern from "udp.hpp" namespace "netcon" nogil:
     cdef cppclass UdpSockets(RingPort):
         UdpSockets(EngineRings &rings) except +
-        int open(const uint8_t *ip, size_t ip_length, uint32_t scope, uint16_t *port)
+        int open(const uint8_t *ip, size_t ip_length, uint32_t scope, const char *device, uint16_t *port)
         void close(int number)
         void close_all()
 

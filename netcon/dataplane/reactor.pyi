@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 def live_objects() -> dict[str, int]:
     """How many native objects of each kind are alive: reactors, timers, watches, sockets, engine_ends, impairments, memory_ends,
-    taps. A live reactor has watches of its own (one: its doorbell)."""
+    taps, captures. A live reactor has watches of its own (one: its doorbell)."""
 
 class Reactor:
     """Made, then running (or manual), then stopped, and never back. While there is no thread (before `start`, in manual mode, after
@@ -39,9 +39,10 @@ class Reactor:
     def stats(self) -> dict[str, int]:
         """Counters: batches, wakeups, datagrams_in, datagrams_out, frames_up, frames_down, ring_full, send_errors, …"""
     # -- wire --
-    def bind_udp(self, ip: str, port: int) -> tuple[int, int]:
+    def bind_udp(self, ip: str, port: int, device: str = "") -> tuple[int, int]:
         """Open a UDP socket (DF cleared, 1 MiB buffers wanted); returns (socket number ≥ 1, port). `ip` is numeric;
-        an IPv6 link-local one has its scope ("fe80::1%eth0"). IPv6 sockets are V6ONLY. OSError."""
+        an IPv6 link-local one has its scope ("fe80::1%eth0"). IPv6 sockets are V6ONLY. With `device`, an interface's name, it
+        sends and receives there only (SO_BINDTODEVICE; PermissionError on kernels before 5.7 without privilege). OSError."""
 
     def close_udp(self, socket: int) -> None: ...
 
@@ -74,6 +75,38 @@ class EngineEnd:
     def capsule(self) -> object: ...
     @property
     def number(self) -> int: ...
+
+class Capture:
+    """Writes the frames that pass an engine end from now on to a pipe or stream socket, as pcapng.
+
+    The descriptor is duplicated, and set not to block. `snaplen`: bytes kept of each frame. `frames`, `bytes`: limits at which it
+    ends by itself (0: none). `buffer_bytes`: what the reader may be behind; frames beyond are dropped and counted. Filter, all of
+    which must fit: `ethertype`, `host` (4 or 16 bytes; source or destination of IPv4, IPv6, ARP), `port` (source or destination).
+    At its end the stream ends with the statistics. ValueError: the descriptor is no pipe or socket, or the host no address."""
+
+    def __init__(
+        self,
+        end: EngineEnd,
+        fd: int,
+        *,
+        snaplen: int = 262144,
+        frames: int = 0,
+        bytes: int = 0,
+        buffer_bytes: int = 1 << 20,
+        ethertype: int = 0,
+        host: bytes = b"",
+        port: int = 0,
+        interface: str = "",
+        application: str = "netcon",
+    ) -> None: ...
+    def finish(self) -> None:
+        """No more frames; what is in the buffer still goes out, then the statistics and the end of the stream. Idempotent."""
+
+    def close(self) -> None:
+        """Gone at once, with what is in the buffer. Idempotent."""
+
+    def stats(self) -> dict[str, int]:
+        """Frames seen, matched, written, dropped; bytes of the file so far; ended: the stream is, as when its reader goes."""
 
 class Impairment:
     """Two Ethernet ends with a bad link between them, seeded, on the reactor's clock: same seed, frames and times, same trace.

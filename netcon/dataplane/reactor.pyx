@@ -5,8 +5,10 @@ used under the GIL, which makes all Python threads together the ring's one produ
 """
 
 import errno
+import fcntl
 import os
 import socket as sockets
+import stat
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -60,6 +62,7 @@ def live_objects():
         "impairments": live.impairments.load(),
         "memory_ends": live.memory_ends.load(),
         "taps": live.taps.load(),
+        "captures": live.captures.load(),
     }
 
 
@@ -70,6 +73,7 @@ cdef struct OpenUdp:
     const uint8_t *ip
     size_t ip_length
     uint32_t scope
+    const char *device
     uint16_t port
     int result
 
@@ -98,7 +102,7 @@ cdef struct UseMemoryEnd:
 
 cdef void open_udp(void *context) noexcept nogil:
     cdef OpenUdp *job = <OpenUdp *>context
-    job.result = job.udp.open(job.ip, job.ip_length, job.scope, &job.port)
+    job.result = job.udp.open(job.ip, job.ip_length, job.scope, job.device, &job.port)
 
 cdef void close_udp(void *context) noexcept nogil:
     cdef CloseUdp *job = <CloseUdp *>context
@@ -262,11 +266,13 @@ cdef class Reactor:
 
     # -- wire --
 
-    def bind_udp(self, str ip, uint16_t port):
+    def bind_udp(self, str ip, uint16_t port, str device=""):
         cdef OpenUdp job
         family, _, _, _, address = sockets.getaddrinfo(ip, port, type=sockets.SOCK_DGRAM, flags=sockets.AI_NUMERICHOST)[0]
         cdef bytes packed = sockets.inet_pton(family, address[0].partition("%")[0])
+        cdef bytes name = os.fsencode(device)
         job.udp = self.udp
+        job.device = PyBytes_AS_STRING(name)
         job.ip = <const uint8_t *>PyBytes_AS_STRING(packed)
         job.ip_length = len(packed)
         job.scope = address[3] if family == sockets.AF_INET6 else 0
@@ -429,6 +435,115 @@ cdef class EngineEnd:
 
     def capsule(self):
         return owned_capsule(self.native.api(), NETCON_ETHERNET_END_CAPSULE, self)
+
+
+cdef struct UseCapture:
+    CReactor *reactor
+    CEngineEnd *end
+    CCapture *capture
+    int fd
+    CaptureParameters parameters
+    CaptureCounters counters
+
+cdef void start_capture(void *context) noexcept nogil:
+    cdef UseCapture *job = <UseCapture *>context
+    job.capture = new CCapture(job.reactor[0], Fd(job.fd), job.parameters)
+    job.end.captures.add(job.capture)
+
+cdef void finish_capture(void *context) noexcept nogil:
+    cdef UseCapture *job = <UseCapture *>context
+    job.end.captures.remove(job.capture)
+    job.capture.finish()
+
+cdef void count_capture(void *context) noexcept nogil:
+    cdef UseCapture *job = <UseCapture *>context
+    job.counters = job.capture.counters
+
+cdef void free_capture(void *context) noexcept nogil:
+    cdef UseCapture *job = <UseCapture *>context
+    if job.end != NULL:
+        job.end.captures.remove(job.capture)
+    del job.capture
+
+
+@cython.no_gc_clear
+cdef class Capture:
+    cdef Reactor reactor
+    cdef EngineEnd end
+    cdef CCapture *native
+
+    def __cinit__(
+        self, EngineEnd end not None, int fd, *, uint32_t snaplen=262144, uint64_t frames=0, uint64_t bytes=0,
+        uint64_t buffer_bytes=1 << 20, uint32_t ethertype=0, host=b"", uint32_t port=0, str interface="", str application="netcon",
+    ):
+        cdef UseCapture job
+        cdef const char *address
+        if len(host) not in (0, 4, 16):
+            raise ValueError(f"host: an IP address has 4 or 16 bytes, not {len(host)}")
+        if not (stat.S_ISFIFO(os.fstat(fd).st_mode) or stat.S_ISSOCK(os.fstat(fd).st_mode)):
+            raise ValueError("a capture is written to a pipe or a socket, so that it never waits: copy from there to a file")
+        job.parameters.snaplen = snaplen
+        job.parameters.frames = frames
+        job.parameters.bytes = bytes
+        job.parameters.buffer_bytes = buffer_bytes
+        job.parameters.filter.ethertype = ethertype
+        job.parameters.filter.port = port
+        job.parameters.filter.host_length = <uint8_t>len(host)
+        address = host
+        memcpy(job.parameters.filter.host, address, len(host))
+        job.parameters.interface = interface.encode()
+        job.parameters.application = application.encode()
+        self.end = end
+        self.reactor = end.reactor
+        job.reactor = end.reactor.native
+        job.end = end.native
+        job.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+        try:
+            os.set_blocking(job.fd, False)
+            self.reactor.on_thread(start_capture, &job)
+        except RuntimeError:
+            os.close(job.fd)
+            raise
+        self.native = job.capture
+
+    def __dealloc__(self):
+        self.free()
+
+    cdef void free(self) noexcept:
+        cdef UseCapture job
+        if self.native == NULL:
+            return
+        job.end = self.end.native if self.end is not None else NULL
+        job.capture = self.native
+        self.native = NULL
+        self.end = None
+        self.reactor.on_thread_or_here(free_capture, &job)
+
+    def finish(self):
+        cdef UseCapture job
+        if self.end is not None and self.native != NULL:
+            job.end = self.end.native
+            job.capture = self.native
+            self.reactor.on_thread_or_here(finish_capture, &job)
+            self.end = None
+
+    def close(self):
+        self.free()
+
+    def stats(self):
+        cdef UseCapture job
+        if self.native == NULL:
+            raise ValueError("the capture was closed")
+        job.capture = self.native
+        self.reactor.on_thread_or_here(count_capture, &job)
+        return {
+            "seen": job.counters.seen,
+            "matched": job.counters.matched,
+            "written": job.counters.written,
+            "dropped": job.counters.dropped,
+            "bytes": job.counters.bytes,
+            "ended": job.counters.ended,
+        }
 
 
 cdef double probability(str name, value) except -1:

@@ -322,6 +322,7 @@ class TokenGate:
 
 def make_app(service: Service) -> Starlette:
     """All endpoints, without a gate."""
+    from netcon.service.capture_api import CaptureEndpoints
     from netcon.service.controller_api import ControllerEndpoints
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -339,7 +340,7 @@ def make_app(service: Service) -> Starlette:
         return reply(request, {"error": 500, "description": str(error)}, 500)
 
     return Starlette(
-        routes=[*NodeEndpoints(service).routes(), *ControllerEndpoints(service).routes()],
+        routes=[*NodeEndpoints(service).routes(), *ControllerEndpoints(service).routes(), *CaptureEndpoints(service).routes()],
         exception_handlers={
             404: refused,
             405: refused,

@@ -35,6 +35,7 @@ _TOKEN_LENGTH = 24
 _TEMPORARY = ".netcon-tmp"
 _NETWORK_FILE = re.compile(r"([0-9a-f]{16})\.conf")
 _MOON_FILE = re.compile(r"([0-9a-f]{16})\.moon")
+_SEED_FILE = re.compile(r"([0-9a-f]{16})\.seed")
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _PEER_FILE = re.compile(r"([0-9a-f]{10})\.peer")
 
@@ -246,6 +247,17 @@ class Home:
             if (match := _MOON_FILE.fullmatch(path.name)) and (data := self.read(f"moons.d/{path.name}")) is not None:
                 yield int(match[1], 16), data
 
+    def moon_seeds(self) -> Iterator[tuple[int, int]]:
+        """Moons that we wait for, and whom we ask for them."""
+        folder = self.path / "moons.d"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if match := _SEED_FILE.fullmatch(path.name):
+                text = self._read_text(f"moons.d/{path.name}") or ""
+                if re.fullmatch(r"[0-9a-f]{10}", text):
+                    yield int(match[1], 16), int(text, 16)
+                else:
+                    log.warning("%s: not a node address, ignored; orbit the moon again", path)
+
     def moon(self, moon: int) -> bytes | None:
         return self.read(f"moons.d/{moon:016x}.moon")
 
@@ -281,6 +293,8 @@ class Home:
                 name, durable = "planet", True
             case StateKind.MOON:
                 name, durable = f"moons.d/{key:016x}.moon", True
+            case StateKind.MOON_SEED:
+                name, durable = f"moons.d/{key:016x}.seed", True
             case StateKind.PEER:
                 name, durable = f"peers.d/{key:010x}.peer", False
             case StateKind.NETWORK:

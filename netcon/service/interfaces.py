@@ -1,7 +1,9 @@
-"""The addresses of this machine's interfaces, from the kernel (rtnetlink(7)), and which of them VL1 may use (vl1 §5.13)."""
+"""The addresses of this machine's interfaces, from the kernel (rtnetlink(7)), word of their changes, and which of them VL1 may use
+(vl1 §5.13)."""
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -20,6 +22,8 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _RTM_GETADDR, _RTM_NEWADDR = 22, 20
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+#: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR.
+_CHANGES = 0x1 | 0x10 | 0x100
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 #: Not usable (yet, or for long): tentative, failed duplicate detection, deprecated, temporary (privacy) addresses.
 _IFA_F_AVOID = 0x40 | 0x08 | 0x20 | 0x01
@@ -53,6 +57,30 @@ def interface_addresses() -> list[InterfaceAddress]:
                 offset += (length + 3) & ~3
 
 
+def address_changes() -> socket.socket:
+    """A socket that is readable when an interface or an address came, went or changed; what it says is of no further use, for it
+    may be lost. OSError where the kernel does not tell."""
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    try:
+        netlink.bind((0, _CHANGES))
+    except OSError:
+        netlink.close()
+        raise
+    return netlink
+
+
+def discard_changes(netlink: socket.socket) -> None:
+    """Empty the socket of `address_changes`."""
+    while True:
+        try:
+            netlink.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # more happened than it could hold: all the same to us
+                raise
+
+
 def _read_address(message: bytes) -> InterfaceAddress | None:
     family, _, flags, _, index = _ADDRESS.unpack_from(message)
     ip = b""
@@ -81,15 +109,15 @@ def usable_addresses(
     prefix_blacklist: Iterable[str] = (),
     network_blacklist: Iterable[IPNetwork] = (),
     own: Iterable[bytes] = (),
-) -> list[bytes]:
+) -> list[InterfaceAddress]:
     """Those to bind (vl1 §5.13): of a usable class, not of a tunnel, not blacklisted, none of our own virtual addresses."""
     prefixes = (*TUNNEL_PREFIXES, *prefix_blacklist)
     networks, own = list(network_blacklist), set(own)
-    result: list[bytes] = []
+    result: dict[bytes, InterfaceAddress] = {}
     for interface, ip in addresses:
         if interface == "lo" or interface.startswith(prefixes) or ip in own or not usable_for_paths(ip) or ip in result:
             continue
         address = ipaddress.ip_address(ip)
         if not any(address.version == net.version and address in net for net in networks):
-            result.append(ip)
-    return result
+            result[ip] = InterfaceAddress(interface, ip)
+    return list(result.values())

@@ -143,6 +143,11 @@ class NetworkPort:
         )
 
     @property
+    def end(self) -> EngineEnd:
+        """The engine's side, which all frames pass."""
+        return self._end
+
+    @property
     def device(self) -> str:
         """The interface's name, as programs see it."""
         return interface_name(self.network)

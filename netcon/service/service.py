@@ -45,9 +45,11 @@ from netcon.core.settings import NodeSettings
 from netcon.dataplane.reactor import Reactor
 from netcon.policy import Policy
 from netcon.service.api import serve_api
+from netcon.service.captures import Captures
 from netcon.service.clock import Clock
 from netcon.service.errors import PortError, ServiceError
 from netcon.service.home import Home
+from netcon.service.interfaces import address_changes, discard_changes
 from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
 from netcon.service.ports import Port, make_port
@@ -67,6 +69,7 @@ _LONGEST_SLEEP_MS = 30_000
 _HOUSEKEEPING_S = 5.0
 _STACK_CHECK_MS = 250  # under traffic, failed stacks are looked for this often; otherwise with the housekeeping
 _INTERFACES_S = 30.0  # vl1 §5.13
+_SETTLE_S = 0.2  # a change of addresses comes in several parts: the old one goes, the new one comes, a route
 _LOCAL_CONF_S = 10.0  # service-api §6
 _PEERS_S = 3600.0  # vl1 §7
 _SLEPT_MS = 10_000  # an overrun of this much means that the machine slept (vl1 §5.13)
@@ -187,6 +190,7 @@ class Service:
             self._load_peers(now)
             for network, cached in home.networks().items():
                 self._join(network, cached, home.network_settings(network), self._stored_token(network))
+            self.captures = Captures(home.path, nursery)
             await serve_api(nursery, self, control)
             home.announce(self.wire.primary_port)
             log.info("node %010x is up on port %d, home %s", identity.address, self.wire.primary_port, home.path)
@@ -195,6 +199,7 @@ class Service:
                 work.start_soon(self._validate_identities)
                 work.start_soon(self._keep_state)
                 work.start_soon(self._housekeeping)
+                work.start_soon(self._watch_addresses)
                 ready()
                 await self._stop.wait()
                 work.cancel_scope.cancel()
@@ -255,6 +260,9 @@ class Service:
                     log.warning("%s: not orbited: too many moons", path)
             except NetconError as error:
                 log.warning("%s: not orbited: %s", path, error)
+
+        for moon, seed in self.home.moon_seeds():
+            self.node.orbit(moon, now, seed=seed)
 
     def _load_peers(self, now: int) -> None:
         for path, data in self.home.peers():
@@ -547,8 +555,25 @@ class Service:
             log.error("%s", error)
             return
         if changed:
-            self.node.set_local_endpoints(self.wire.local_endpoints)
+            self.node.set_local_endpoints(self.wire.local_endpoints, self.clock())
+            self.perform()
             self._wake()
+
+    async def _watch_addresses(self) -> None:
+        """Bind anew as soon as the machine's addresses change. Where the kernel does not tell, housekeeping looks."""
+        try:
+            netlink = address_changes()
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning("the kernel does not tell of new addresses (%s): they are looked for every %g s", reason, _INTERFACES_S)
+            return
+        with netlink:
+            self._refresh_wire()  # for what changed since the start, before we listened
+            while True:
+                await trio.lowlevel.wait_readable(netlink)
+                await trio.sleep(_SETTLE_S)
+                discard_changes(netlink)
+                self._refresh_wire()
 
     # -- networks --
 
@@ -658,6 +683,8 @@ class Service:
 
     def _close(self, port: Port) -> None:
         """End a network's stack. The resets that it sends are in the ring when its end is disconnected: they still go out."""
+        if hasattr(self, "captures"):
+            self.captures.port_closes(port.network)
         port.close()
         for _ in range(_TURNS_AT_CLOSE):
             if not self._turn():
@@ -671,6 +698,7 @@ class Service:
         except NetconError as error:
             raise ServiceError(f"{self.home.path / f'moons.d/{moon:016x}.moon'}: {error}; replace or remove it") from error
         self.perform()
+        await self._stored()
         self._wake()
         return taken
 

@@ -75,6 +75,11 @@ class TapPort:
     # -- the device --
 
     @property
+    def end(self) -> EngineEnd:
+        """The engine's side, which all frames pass."""
+        return self._end
+
+    @property
     def device(self) -> str:
         """The interface's name."""
         return self._tap.name if self._tap else self._wanted_name or interface_name(self.network)

@@ -1,4 +1,9 @@
-"""Which UDP sockets the reactor has (vl1 §5.13): one per usable interface address and port, looked at again every 30 s."""
+"""Which UDP sockets the reactor has (vl1 §5.13): one per usable interface address and port, looked at again whenever the kernel
+says that an address changed, and every 30 s.
+
+A socket is bound to its interface as well as to its address: what it sends leaves there, whatever the machine's routes prefer, so
+that nothing ever leaves by an interface that the user excluded, and each way to the outside is tried.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from collections.abc import Iterable
 from netcon.core.actions import Endpoint
 from netcon.dataplane.reactor import Reactor
 from netcon.service.errors import ServiceError
-from netcon.service.interfaces import interface_addresses, usable_addresses
+from netcon.service.interfaces import InterfaceAddress, interface_addresses, usable_addresses
 from netcon.service.settings import DEFAULT_PORT, RANDOM_PORTS, LocalConf
 
 log = logging.getLogger("netcon.wire")
@@ -57,18 +62,19 @@ class Wire:
 
     def __init__(self, reactor: Reactor, primary_port: int, conf: LocalConf) -> None:
         self._reactor = reactor
-        self._sockets: dict[tuple[bytes, int], int] = {}
+        self._sockets: dict[tuple[InterfaceAddress, int], int] = {}
         self.primary_port = primary_port
         settings = conf.settings
         self.ports = [primary_port]
         if settings.allowSecondaryPort:
             self.ports.append(settings.secondaryPort or random.choice(RANDOM_PORTS))
 
-    def wanted(self, conf: LocalConf, own: Iterable[bytes]) -> list[bytes]:
-        """The addresses to bind. `own`: our virtual addresses, which must never carry VL1."""
+    def wanted(self, conf: LocalConf, own: Iterable[bytes]) -> list[InterfaceAddress]:
+        """The addresses to bind, those that the user named without an interface. `own`: our virtual addresses, which must never
+        carry VL1."""
         settings = conf.settings
         if settings.bind:
-            addresses = [ipaddress.ip_address(text).packed for text in settings.bind]
+            addresses = [InterfaceAddress("", ipaddress.ip_address(text).packed) for text in settings.bind]
         else:
             try:
                 present = interface_addresses()
@@ -83,32 +89,42 @@ class Wire:
                 network_blacklist=conf.blacklisted_networks(),
                 own=own,
             )
-        if settings.allowLoopbackPaths and _LOOPBACK not in addresses:
-            addresses.append(_LOOPBACK)
+        if settings.allowLoopbackPaths and _LOOPBACK not in (address.ip for address in addresses):
+            addresses.append(InterfaceAddress("", _LOOPBACK))
         return addresses
 
     def refresh(self, conf: LocalConf, own: Iterable[bytes] = ()) -> bool:
         """Open and close sockets as the machine's addresses want it; True if any changed. ServiceError when none can be bound."""
-        wanted = {(ip, port) for ip in self.wanted(conf, own) for port in self.ports}
+        wanted = {(address, port) for address in self.wanted(conf, own) for port in self.ports}
         changed = False
         for key in self._sockets.keys() - wanted:
             self._reactor.close_udp(self._sockets.pop(key))
             changed = True
         failure: OSError | None = None
-        for ip, port in sorted(wanted - self._sockets.keys()):
-            text = str(ipaddress.ip_address(ip))
+        for address, port in sorted(wanted - self._sockets.keys()):
+            text = str(ipaddress.ip_address(address.ip))
             try:
-                self._sockets[ip, port], _ = self._reactor.bind_udp(text, port)
+                self._sockets[address, port] = self._bind(text, port, address.interface)
                 changed = True
             except OSError as error:
                 failure = error
-                # An address that vanished while we looked is the next refresh's business; a port that is taken is the user's.
-                if error.errno != errno.EADDRNOTAVAIL:
+                # What vanished while we looked is the next refresh's business; a port that is taken is the user's.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
                     log.warning("cannot bind UDP %s port %d: %s", text, port, error.strerror)
         if wanted and not self._sockets:
             reason = failure.strerror if failure else "no address"
             raise ServiceError(f"cannot bind any UDP socket on port {self.primary_port} ({reason}); choose another port or address")
         return changed
+
+    def _bind(self, ip: str, port: int, device: str) -> int:
+        try:
+            return self._reactor.bind_udp(ip, port, device)[0]
+        except PermissionError as error:
+            # Linux before 5.7 lets only root bind to an interface.
+            if not device or error.errno != errno.EPERM:
+                raise
+            log.warning("UDP %s port %d: the kernel does not bind it to %s: its routes decide where it sends", ip, port, device)
+            return self._reactor.bind_udp(ip, port)[0]
 
     @property
     def secondary_port(self) -> int:
@@ -117,8 +133,8 @@ class Wire:
 
     @property
     def local_endpoints(self) -> list[Endpoint]:
-        return [Endpoint(ip, port) for ip, port in self._sockets]
+        return [Endpoint(address.ip, port) for address, port in self._sockets]
 
     def listening_on(self) -> list[str]:
         """As `ip/port`, for /status."""
-        return sorted(f"{ipaddress.ip_address(ip)}/{port}" for ip, port in self._sockets)
+        return sorted(f"{ipaddress.ip_address(address.ip)}/{port}" for address, port in self._sockets)

@@ -67,6 +67,37 @@ def test_a_moon_comes_from_its_seed_which_only_the_root_knows() -> None:
     assert role(a, seed) == MOON
 
 
+def test_a_wanted_moon_is_wanted_after_a_restart_until_it_came() -> None:
+    lab = Lab(2)
+    a, seed = lab.members
+    key = (StateKind.MOON_SEED, seed.identity.address)
+    lab.fabric.run(2_000)
+    orbit(a, seed.identity.address, seed)
+    assert a.stored[key] == f"{seed.identity.address:010x}".encode()
+    a.restart()
+    assert orbit(a, seed.identity.address, seed)  # as the host does with what is stored
+    moon = moon_of(seed)
+    orbit(seed, moon, stored=True)
+    lab.fabric.run_until(lambda: held(a) == [(moon.id, moon.timestamp)], 60_000)
+    assert key not in a.stored
+    assert (StateKind.MOON, moon.id) in a.stored
+
+
+def test_a_seed_is_forgotten_with_its_moon() -> None:
+    lab = Lab(2)
+    a, seed = lab.members
+    lab.fabric.run(2_000)
+    for stored in (False, True):
+        orbit(a, seed.identity.address, seed)
+        assert a.stored
+        if stored:
+            orbit(a, moon_of(seed), stored=True)
+        else:
+            a.node.deorbit(seed.identity.address, lab.fabric.now)
+            a.perform()
+        assert (StateKind.MOON_SEED, seed.identity.address) not in a.stored
+
+
 def test_a_seed_that_comes_later_is_found() -> None:
     lab = Lab(2)
     a, seed = lab.members

@@ -29,6 +29,10 @@ class Segment:
     acknowledged: int
     flags: int
     data: bytes
+    window: int
+    options: bytes
+    tos: int
+    ttl: int
 
 
 def segment_of(frame: bytes) -> Segment | None:
@@ -36,7 +40,10 @@ def segment_of(frame: bytes) -> Segment | None:
         return None
     tcp = frame[34 : 14 + int.from_bytes(frame[16:18], "big")]
     numbers = [int.from_bytes(tcp[at : at + size], "big") for at, size in ((0, 2), (2, 2), (4, 4), (8, 4))]
-    return Segment((numbers[0], numbers[1]), numbers[2], numbers[3], tcp[13], tcp[(tcp[12] >> 4) * 4 :])
+    head = (tcp[12] >> 4) * 4
+    window = int.from_bytes(tcp[14:16], "big")
+    ports = (numbers[0], numbers[1])
+    return Segment(ports, numbers[2], numbers[3], tcp[13], tcp[head:], window, tcp[20:head], frame[15], frame[22])
 
 
 class Host(Lab):
@@ -69,18 +76,29 @@ class Host(Lab):
     def segments(self) -> list[Segment]:
         return [segment for frame in self.wire.take() if (segment := segment_of(frame)) is not None]
 
-    def give(self, *ports: int, sequence: int, acknowledged: int = 0, flags: int = ACK) -> None:
-        segment = tcp4(PEER, HERE, (ports[0], ports[1]), sequence, acknowledged, flags)
-        self.wire.give(ip4(PEER_MAC, mac(1), PEER, HERE, 6, segment))
+    def frame(
+        self, *ports: int, sequence: int, acknowledged: int = 0, flags: int = ACK, data: bytes = b"", options: bytes = b""
+    ) -> bytes:
+        segment = tcp4(PEER, HERE, (ports[0], ports[1]), sequence, acknowledged, flags, data, options)
+        return ip4(PEER_MAC, mac(1), PEER, HERE, 6, segment)
+
+    def give(
+        self, *ports: int, sequence: int, acknowledged: int = 0, flags: int = ACK, data: bytes = b"", options: bytes = b""
+    ) -> None:
+        self.wire.give(self.frame(*ports, sequence=sequence, acknowledged=acknowledged, flags=flags, data=data, options=options))
         self.reactor.turn(self.now)
 
-    def accepted(self) -> tuple[ProgramSocket, int, int]:
-        """A connection from the peer: the program's end, its port, and the stack's first sequence number."""
+    def accepted(
+        self, options: bytes = b"", prepare: Callable[[ProgramSocket], None] = lambda _: None
+    ) -> tuple[ProgramSocket, int, int]:
+        """A connection from the peer: the program's end, its port, and the stack's first sequence number. `options`: of the peer's
+        SYN; `prepare` is done to the listener."""
         listener = self.during(lambda: self.program.listener(HERE))
+        self.during(lambda: prepare(listener))
         port = self.during(listener.getsockname)[1]
         self.wire.give(arp_request(PEER_MAC, PEER, HERE))
         self.wire.take()
-        self.give(PORT, port, sequence=1000, flags=SYN)
+        self.give(PORT, port, sequence=1000, flags=SYN, options=options)
         (answer,) = self.segments()
         assert answer.flags & (SYN | ACK) == SYN | ACK
         self.give(PORT, port, sequence=1001, acknowledged=answer.sequence + 1)

@@ -187,9 +187,20 @@ def ip4(source_mac: bytes, target_mac: bytes, source: str, target: str, protocol
 SYN, RST, ACK = 2, 4, 16
 
 
-def tcp4(source: str, target: str, ports: tuple[int, int], sequence: int, acknowledged: int, flags: int) -> bytes:
-    """A segment without data or options, for `ip4`."""
-    segment = struct.pack("!HHIIBBHHH", *ports, sequence & 0xFFFFFFFF, acknowledged & 0xFFFFFFFF, 0x50, flags, 65535, 0, 0)
+def tcp4(
+    source: str,
+    target: str,
+    ports: tuple[int, int],
+    sequence: int,
+    acknowledged: int,
+    flags: int,
+    data: bytes = b"",
+    options: bytes = b"",
+) -> bytes:
+    """A segment for `ip4`; `options` in whole words."""
+    offset = (5 + len(options) // 4) << 4
+    segment = struct.pack("!HHIIBBHHH", *ports, sequence & 0xFFFFFFFF, acknowledged & 0xFFFFFFFF, offset, flags, 65535, 0, 0)
+    segment += options + data
     pseudo = IPv4Address(source).packed + IPv4Address(target).packed + struct.pack("!HH", 6, len(segment))
     return segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
 

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,14 +32,17 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLIN
 class RunningService:
     """A service process on `home`. As a context manager it is stopped, and must end well, unless the test killed it."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(
+        self, home: Path, *options: str, prefix: Sequence[str] = (), environment: Callable[[], dict[str, str]] = service_environment
+    ) -> None:
+        """`prefix`: words before the command, which run it elsewhere or as somebody else."""
         self.home = home
         self.log = home.parent / f"{home.name}.log"
         read_end, write_end = os.pipe()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                service_command(home, None, "--ready-fd", str(write_end), *options),
-                env=service_environment() | {"NETCON_PLANET": "private"},
+                [*prefix, *service_command(home, None, "--ready-fd", str(write_end), *options)],
+                env=environment() | {"NETCON_PLANET": "private"},
                 pass_fds=[write_end],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

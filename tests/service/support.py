@@ -32,8 +32,8 @@ def free_port() -> int:
             return port
 
 
-def private_planet(root: Identity, port: int) -> World:
-    return make_planet(0x7E57, time.time_ns() // 1_000_000, [Root(root, (Endpoint(LOOPBACK, port),))], WORLD_KEY)
+def private_planet(root: Identity, port: int, ip: bytes = LOOPBACK) -> World:
+    return make_planet(0x7E57, time.time_ns() // 1_000_000, [Root(root, (Endpoint(ip, port),))], WORLD_KEY)
 
 
 def make_home(path: Path, identity: Identity, planet: World, *, port: int = 0, settings: dict[str, Any] | None = None) -> Path:

@@ -18,7 +18,7 @@ def address(interface: str, text: str) -> InterfaceAddress:
 
 
 def usable(*addresses: InterfaceAddress, **how: object) -> list[str]:
-    return [str(ipaddress.ip_address(ip)) for ip in usable_addresses(addresses, **how)]  # type: ignore[arg-type]
+    return [str(ipaddress.ip_address(found.ip)) for found in usable_addresses(addresses, **how)]  # type: ignore[arg-type]
 
 
 def test_the_kernel_lists_this_machines_addresses() -> None:

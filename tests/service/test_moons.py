@@ -57,6 +57,21 @@ def test_a_moon_is_made_orbited_kept_and_forgotten(tmp_path: Path) -> None:
             assert json.loads(netcon("-D", home, "moons", "--json"))[0]["waiting"] is False
 
 
+def test_a_moon_that_did_not_come_yet_is_waited_for_after_a_restart(tmp_path: Path) -> None:
+    world = World(tmp_path, 1)
+    home, moon = world.homes[0], f"{0xDEADBEEF01:016x}"
+    with RunningService(home) as member:
+        assert netcon("-D", home, "orbit", moon, "deadbeef01") == f"{moon} WAITING\n"
+        member.kill()
+    with RunningService(home) as member:
+        assert [(state["id"], state["waiting"]) for state in member.client.get("/moon")] == [(moon, True)]
+        netcon("-D", home, "deorbit", moon)
+    (home / "moons.d" / "00000000deadbeef.seed").write_text("nobody")
+    with RunningService(home) as member:
+        assert member.client.get("/moon") == []
+        assert "00000000deadbeef.seed: not a node address" in member.log.read_text()
+
+
 @pytest.mark.parametrize("data", [b"", b"nonsense"])
 def test_a_corrupt_moon_file_does_not_stop_the_start(tmp_path: Path, data: bytes) -> None:
     world = World(tmp_path, 0)

@@ -79,7 +79,7 @@ def test_what_is_no_token_is_refused(tmp_path: Path, token: str) -> None:
 def test_a_membership_that_ends(tmp_path: Path) -> None:
     with running_world(tmp_path, 1) as (world, root, (member,)):
         network = world.make_network(root)
-        netcon(root, "controller", "member", "authorize", network, member.address, "--expires", "6s")
+        netcon(root, "controller", "member", "authorize", network, member.address, "--expires", "3s")
         netcon(member, "join", network, "--wait", 30)
         rows = netcon(root, "controller", "member", "list", network).splitlines()
         assert rows[0].split() == ["MEMBER", "AUTHORIZED", "UNTIL", "ADDRESSES"]

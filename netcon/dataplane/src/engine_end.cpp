@@ -1,6 +1,7 @@
 /* engine_end.cpp: frames between a peer and the engine's rings; see engine_end.hpp. */
 #include "engine_end.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace netcon {
@@ -29,6 +30,7 @@ size_t EngineEnd::deliver(const netcon_frame *frames, size_t count) {
         memcpy(record->data(), frame.data, frame.length);
         ++up;
     }
+    if (captures.any()) captures.show(frames, taken, pcapng::Direction::outbound);
     rings_.counters.frames_up += up;
     if (up) rings_.publish_up();
     return taken;
@@ -58,6 +60,12 @@ void EngineEnd::drain() {
         for (Record *record; count < batch && (record = down.scan()); ++count)
             frames[count] = {record->data(), record->length};
         if (count == 0) return;
+        if (!captures.any()) {
+            shown_ = 0;
+        } else if (shown_ < count) {
+            captures.show(frames + shown_, count - shown_, pcapng::Direction::inbound);
+            shown_ = count;
+        }
         if (!peer_) {
             rings_.counters.frames_detached += count;
             taken = count;
@@ -68,6 +76,7 @@ void EngineEnd::drain() {
             rings_.counters.frames_down += taken;
         }
         down.release(taken);
+        shown_ -= std::min(shown_, taken);
     }
 }
 

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "capture.hpp"
 #include "engine_rings.hpp"
 #include "ethernet.hpp"
 
@@ -24,11 +25,14 @@ class EngineEnd final : public RingPort {
     void drain() override;
     void up_room() override;
 
+    Captures captures;
+
   private:
     EngineRings &rings_;
     const int number_;
     const netcon_ethernet_end api_;
     const netcon_ethernet_end *peer_ = nullptr;
+    size_t shown_ = 0;     /* frames at the head of the down ring that captures have seen already */
     bool blocked_ = false; /* the peer took fewer than it was offered */
     bool starved_ = false; /* the peer was refused */
     Counted<&LiveObjects::engine_ends> counted_;

@@ -6,7 +6,8 @@
 namespace netcon {
 
 struct LiveObjects {
-    std::atomic<long> reactors{0}, timers{0}, watches{0}, sockets{0}, engine_ends{0}, impairments{0}, memory_ends{0}, taps{0};
+    std::atomic<long> reactors{0}, timers{0}, watches{0}, sockets{0}, engine_ends{0}, impairments{0}, memory_ends{0}, taps{0},
+        captures{0};
 };
 
 inline LiveObjects live;

@@ -47,7 +47,7 @@ socklen_t UdpSockets::make_address(Address &address, const uint8_t *ip, size_t i
     return sizeof address.v6;
 }
 
-int UdpSockets::open(const uint8_t *ip, size_t ip_length, uint32_t scope, uint16_t *port) {
+int UdpSockets::open(const uint8_t *ip, size_t ip_length, uint32_t scope, const char *device, uint16_t *port) {
     Address wanted, bound;
     socklen_t length = make_address(wanted, ip, ip_length, *port, scope), bound_length = sizeof bound;
     auto socket = std::make_unique<Socket>();
@@ -57,6 +57,8 @@ int UdpSockets::open(const uint8_t *ip, size_t ip_length, uint32_t scope, uint16
     socket->fd = Fd(::socket(socket->family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));
     if (!socket->fd) return -errno;
     int fd = socket->fd.get();
+    auto device_length = static_cast<socklen_t>(strlen(device));
+    if (device_length && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, device_length) < 0) return -errno;
     if (set_options(fd, socket->family) < 0 || bind(fd, &wanted.any, length) < 0 || getsockname(fd, &bound.any, &bound_length) < 0)
         return -errno;
     auto on_event = [](void *context, int, uint32_t events) {

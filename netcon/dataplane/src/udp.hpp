@@ -27,9 +27,9 @@ class UdpSockets final : public RingPort {
     explicit UdpSockets(EngineRings &rings);
     ~UdpSockets() override;
 
-    /* Open a socket bound to `ip` (4 or 16 bytes) and `*port`, which becomes what the kernel gave. Its number (1 and up) or
-     * -errno. Reactor thread, like all here. */
-    int open(const uint8_t *ip, size_t ip_length, uint32_t scope, uint16_t *port);
+    /* Open a socket bound to `ip` (4 or 16 bytes) and `*port`, which becomes what the kernel gave, and to the interface
+     * `device` unless that is "". Its number (1 and up) or -errno. Reactor thread, like all here. */
+    int open(const uint8_t *ip, size_t ip_length, uint32_t scope, const char *device, uint16_t *port);
     void close(int number);
     /* Send what still can be sent, and close all. */
     void close_all();
