@@ -90,6 +90,15 @@ class SocketServer:
     def add_network(self, network: int, stack: Stack) -> None:
         """Sockets may now join `stack`. Replaces a failed stack of that network."""
 
+    def questions_fileno(self) -> int:
+        """Questions (RESOLVE) are taken from now on. A descriptor of the server's that is readable when there are some. OSError."""
+
+    def take_questions(self) -> list[tuple[int, int, int, int, int, int, bytes]]:
+        """Those that came since the last call: (question, uid, network, kind, flags, family, data). Each must be answered."""
+
+    def answer_question(self, question: int, *, error: int = 0, value: int = 0, data: bytes = b"") -> bool:
+        """Reply to it; False if it is not open. ValueError: more than 512 bytes."""
+
     def remove_network(self, network: int) -> None:
         """Sockets of that stack are reset."""
 

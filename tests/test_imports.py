@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "netcon/core": ["netcon.dataplane.crypto"],
     "netcon/controller": ["netcon.core", "netcon.dataplane.crypto"],
+    "netcon/names": ["netcon.core"],
     "netcon/dataplane": [],
     "lwip": [],
     "netcon/service": ["netcon", "lwip"],

@@ -59,6 +59,11 @@ enum netcon_rpc_operation {
     /* No subject. args: index of the first entry wanted. Reply value: number of entries there are; data: as many struct
      * netcon_interface from there on as fit. */
     NETCON_RPC_INTERFACES = 13,
+    /* No subject. A question about a name or an address; see "names and addresses". Header: family of the addresses wanted, 0: any.
+     * args: enum netcon_resolve_question, enum netcon_resolve_flags. The reply may take some seconds, and others overtake it.
+     * Errors: EAGAIN (too many questions of this user are open), EOPNOTSUPP (this service does not resolve), EINVAL. Otherwise the
+     * reply's value is an enum netcon_resolve_status. */
+    NETCON_RPC_RESOLVE = 16,
 };
 
 enum netcon_rpc_flags {
@@ -207,6 +212,44 @@ struct netcon_interface {
     uint16_t reserved2;
     struct netcon_address address; /* one entry for each; an interface without any has one entry, of family 0 */
     uint32_t reserved3;            /* makes it 80 bytes */
+};
+
+/* ---- names and addresses (RESOLVE) ----
+ * The answer to NAME and ADDRESS is struct netcon_resolve_reply, then `count` of struct netcon_resolved_address, best first, then
+ * the name, without NUL. The one to MESSAGE is a DNS message, cut to NETCON_RPC_DATA_MAX with its TC bit set. */
+#define NETCON_RESOLVE_NAME_MAX 254u
+
+enum netcon_resolve_question {
+    NETCON_RESOLVE_NAME = 1,    /* data: a name, in bytes, without NUL. Answer: its addresses and its canonical name */
+    NETCON_RESOLVE_ADDRESS = 2, /* data: struct netcon_address. Answer: its name */
+    NETCON_RESOLVE_MESSAGE = 3, /* data: a DNS query (RFC 1035 §4) */
+};
+
+enum netcon_resolve_flags {
+    NETCON_RESOLVE_CONFIGURED = 1u, /* only addresses of families that the networks have given us an address of */
+    NETCON_RESOLVE_IDN = 2u,        /* the name is UTF-8, to be encoded (IDNA) */
+};
+
+enum netcon_resolve_status {
+    NETCON_RESOLVE_FOUND = 0,
+    NETCON_RESOLVE_NOT_FOUND = 1, /* there is no such name */
+    NETCON_RESOLVE_NO_DATA = 2,   /* there is, without an address of the family */
+    NETCON_RESOLVE_AGAIN = 3,     /* the network's servers do not answer */
+    NETCON_RESOLVE_FAILED = 4,    /* they refuse, or answer nonsense */
+    NETCON_RESOLVE_HOST = 5,      /* no network's; by policy the program may ask the host's resolver */
+    NETCON_RESOLVE_REFUSED = 6,   /* no network's; by policy it may not */
+};
+
+struct netcon_resolved_address {
+    uint16_t family;
+    uint16_t reserved;
+    uint8_t ip[16]; /* as in struct netcon_address */
+};
+
+struct netcon_resolve_reply {
+    uint32_t ttl; /* seconds that the answer holds */
+    uint16_t count;
+    uint16_t name_length;
 };
 
 /* ---- names ----

@@ -10,6 +10,9 @@
 #include <sys/types.h>
 #include <time.h>
 
+struct addrinfo;
+struct gaicb;
+struct hostent;
 struct ifaddrs;
 struct if_nameindex;
 

@@ -247,7 +247,9 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
     bool formed = !truncated &&
                   header->data_length <= (header->operation == NETCON_RPC_SENDTO ? NETCON_RPC_SENDTO_MAX : NETCON_RPC_DATA_MAX) &&
                   length == head + header->data_length;
-    size_t subjects = header->operation == NETCON_RPC_HELLO || header->operation == NETCON_RPC_INTERFACES ? 0 : 1;
+    bool about_nothing = header->operation == NETCON_RPC_HELLO || header->operation == NETCON_RPC_INTERFACES ||
+                         header->operation == NETCON_RPC_RESOLVE;
+    size_t subjects = about_nothing ? 0 : 1;
     bool counted = fds.size() == subjects + (posted ? 0 : 1);
     if (!posted && (fds.empty() || fds.size() > 2 || classify(fds.back()) != Kind::seqpacket)) {
         counters_.bad_requests++; // there is nowhere to answer
@@ -265,8 +267,12 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
         // A subject that the caller's or our descriptor table had no room for is missing, too.
         reply.error = truncated ? ENFILE : EINVAL;
     } else {
-        Request request{header, header->network != 0 ? header->network : client.path->network, client.path->network, caller,
-                        Descriptor()};
+        Request request{header,
+                        header->network != 0 ? header->network : client.path->network,
+                        client.path->network,
+                        caller,
+                        Descriptor(),
+                        std::move(reply_end)};
         if (subjects != 0) {
             request.subject = Descriptor(fds.front());
             fds.clear();
@@ -274,15 +280,18 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
         counters_.requests++;
         handler_.handle(request, reply);
         if (request.subject) fds.push_back(request.subject.release());
+        reply_end = std::move(request.reply_end);
     }
     if (reply.error == EPROTO || reply.error == EINVAL) counters_.bad_requests += reply.error == EPROTO || !formed || !counted;
-    if (!posted) {
-        // Looked at before the reply goes out: after it the other end may be closed already, which looks like a message.
-        bool can_close = harmless(reply_end.get());
-        send_reply(reply_end.get(), header->operation, reply);
-        if (!can_close) closer_.close(reply_end.release());
-    }
+    if (reply_end) answer(std::move(reply_end), header->operation, reply);
     return formed;
+}
+
+void RpcServer::answer(Descriptor reply_end, uint16_t operation, Reply &reply) {
+    // Looked at before the reply goes out: after it the other end may be closed already, which looks like a message.
+    bool can_close = harmless(reply_end.get());
+    send_reply(reply_end.get(), operation, reply);
+    if (!can_close) closer_.close(reply_end.release());
 }
 
 void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply) {

@@ -40,6 +40,7 @@ struct Request {
     uint64_t path_network;
     Caller caller;
     Descriptor subject;
+    Descriptor reply_end; // none if the request is posted; who takes it answers later (RpcServer::answer)
 };
 
 struct Reply {
@@ -75,6 +76,9 @@ class RpcServer {
     /* Reactor thread only. 0 or an errno. */
     int listen(const std::string &path, uint64_t network, mode_t mode);
     bool unlisten(const std::string &path);
+
+    /* Sends the one reply to a request, and closes its reply end. */
+    void answer(Descriptor reply_end, uint16_t operation, Reply &reply);
 
     const RpcCounters &counters() const { return counters_; }
     size_t clients() const { return clients_.size(); }

@@ -340,6 +340,10 @@ void Server::handle(Request &request, Reply &reply) {
         interfaces(request, reply);
         return;
     }
+    if (header.operation == NETCON_RPC_RESOLVE) {
+        reply.error = questions_.ask(request);
+        return;
+    }
     if (header.operation == NETCON_RPC_SOCKET) {
         create_socket(request, reply);
         return;
@@ -527,6 +531,7 @@ std::vector<std::pair<std::string, uint64_t>> Server::stats() const {
         {"refused_clients", rpc.refused},
         {"refused_sockets", count.refused_sockets},
         {"lost_replies", rpc.lost_replies},
+        {"questions", questions_.pending()},
         {"bytes_in", count.bytes_in},
         {"bytes_out", count.bytes_out},
         {"accepted", count.accepted},

@@ -21,6 +21,7 @@
 #include "listener.hpp"
 #include "netcon/policy.h"
 #include "ports.hpp"
+#include "questions.hpp"
 #include "rpc_server.hpp"
 #include "socket.hpp"
 #include "stack.hpp"
@@ -46,6 +47,7 @@ class Server final : public RequestHandler {
     Server(const Server &) = delete;
 
     RpcServer &rpc() { return rpc_; }
+    Questions &questions() { return questions_; }
     void add_network(uint64_t network, std::shared_ptr<Stack> stack);
     void remove_network(uint64_t network);
     std::vector<std::pair<std::string, uint64_t>> stats() const;
@@ -133,6 +135,7 @@ class Server final : public RequestHandler {
     uint16_t policy_bits_ = 0; // for replies
     uint64_t service_, epoch_, serial_;
     RpcServer rpc_;
+    Questions questions_{rpc_};
     std::map<uint64_t, std::shared_ptr<Stack>> networks_;
     std::map<uint64_t, uint64_t> failure_ids_; // of the stacks' on_failure
     std::map<uint64_t, uint32_t> interfaces_;  // never forgotten: an index is not given twice

@@ -52,6 +52,31 @@ class PySocketServer {
     void remove_network(uint64_t network) {
         call([&] { server_->remove_network(network); });
     }
+    int questions_fileno() {
+        int fd = -1;
+        call([&] { fd = server_->questions().open(); });
+        if (fd < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            throw py::error_already_set();
+        }
+        return fd;
+    }
+    py::list take_questions() {
+        std::vector<server::Question> taken;
+        call([&] { taken = server_->questions().take(); });
+        py::list result;
+        for (const server::Question &each : taken)
+            result.append(
+                py::make_tuple(each.id, each.uid, each.network, each.kind, each.flags, each.family, py::bytes(each.data)));
+        return result;
+    }
+    bool answer_question(uint64_t id, int error, int value, const py::bytes &data) {
+        std::string text = data;
+        if (text.size() > NETCON_RPC_DATA_MAX) throw py::value_error("an answer has at most 512 bytes (NETCON_RPC_DATA_MAX)");
+        bool open = false;
+        call([&] { open = server_->questions().answer(id, error, value, text); });
+        return open;
+    }
     void set_policy(const py::bytes &bytes) {
         std::string table(bytes);
         netcon_policy policy{};
@@ -94,6 +119,10 @@ void bind_socket_server(py::module_ &module) {
         .def("unlisten", &PySocketServer::unlisten, py::arg("path"))
         .def("add_network", &PySocketServer::add_network, py::arg("network"), py::arg("stack"))
         .def("remove_network", &PySocketServer::remove_network, py::arg("network"))
+        .def("questions_fileno", &PySocketServer::questions_fileno)
+        .def("take_questions", &PySocketServer::take_questions)
+        .def("answer_question", &PySocketServer::answer_question, py::arg("question"), py::kw_only(), py::arg("error") = 0,
+             py::arg("value") = 0, py::arg("data") = py::bytes())
         .def("stats", &PySocketServer::stats)
         .def("close", &PySocketServer::close);
 }

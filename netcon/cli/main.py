@@ -26,6 +26,7 @@ COMMANDS = {
     "join": ("netcon.cli.node", "join"),
     "leave": ("netcon.cli.node", "leave"),
     "networks": ("netcon.cli.node", "networks"),
+    "names": ("netcon.cli.names", "names"),
     "peers": ("netcon.cli.node", "peers"),
     "moons": ("netcon.cli.node", "moons"),
     "orbit": ("netcon.cli.node", "orbit"),

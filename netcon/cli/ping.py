@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ import trio
 from netcon.cli.common import NETWORK, Failure, home_option
 from netcon.cli.run import find_socket
 from netcon.core.errors import NetconError
+from netcon.intercept import run_environment
 from netcon.sockets import Echo, PingSocket, open_ping
 
 _STAMP = struct.Struct("=Q")  # when a request went out, in its payload, ns
@@ -109,8 +112,8 @@ def ping(
 
     The exit code is 0 if there was an answer, 1 if there was none, 2 if it could not be tried. Ctrl-C ends it with the summary.
     """
-    address = resolve(destination, family)
     path = socket_path or find_socket(network)
+    address = resolve(destination, family, path, network)
     pinger = Pinger(destination, address, count, interval, timeout, size, ttl, quiet, click.echo)
     opener = partial(open_ping, path, address, int(network, 16) if network else None)
     try:
@@ -121,13 +124,30 @@ def ping(
     click.get_current_context().exit(0 if pinger.statistics.received and enough else 1)
 
 
-def resolve(name: str, family: int | None) -> str:
-    """The first address of a name, of the family if one is given."""
+_RESOLVE = """
+import socket, sys
+try:
+    found = socket.getaddrinfo(sys.argv[1], None, int(sys.argv[2]), socket.SOCK_DGRAM)
+except OSError as error:
+    sys.exit(error.strerror)
+print(found[0][4][0].partition("%")[0])
+"""
+
+
+def resolve(name: str, family: int | None, path: Path, network: str | None) -> str:
+    """The first address of a name, of the family if one is given; as programs under the library see it."""
     try:
-        found = socket.getaddrinfo(name, None, family or socket.AF_UNSPEC, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise CannotPing(f"{name}: {error.strerror}; give the address, see `netcon networks`") from None
-    return str(found[0][4][0]).partition("%")[0]
+        numeric = ipaddress.ip_address(name)
+    except ValueError:
+        environment = run_environment(network=network, socket_path=path)
+        command = [sys.executable, "-I", "-S", "-c", _RESOLVE, name, str(family or int(socket.AF_UNSPEC))]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CannotPing(f"{name}: {done.stderr.strip()}; give the address, see `netcon networks`") from None
+        return done.stdout.strip()
+    if family not in (None, socket.AF_INET if numeric.version == 4 else socket.AF_INET6):
+        raise CannotPing(f"{name} is an IPv{numeric.version} address")
+    return str(numeric)
 
 
 class Pinger:

@@ -8,6 +8,7 @@ where each request shows the token, and a Host header of this machine, so that n
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import logging
 import os
 import re
@@ -33,7 +34,7 @@ from netcon.core.netconf import check_token
 from netcon.policy import PolicyError
 from netcon.service.errors import ServiceError, SettingsError
 from netcon.service.paths import api_socket
-from netcon.service.shapes import moon_object, network_object, peer_object, version_fields
+from netcon.service.shapes import answer_object, moon_object, names_object, network_object, peer_object, version_fields
 
 if TYPE_CHECKING:
     from netcon.service.service import Service
@@ -123,6 +124,8 @@ class NodeEndpoints:
             route("/network/{network}", self.leave_network, "DELETE"),
             route("/peer", self.peers),
             route("/peer/{address}", self.peer),
+            route("/names", self.names),
+            route("/names/{name}", self.name),
             route("/moon", self.moons),
             route("/moon/{moon}", self.moon),
             route("/moon/{moon}", self.orbit, "POST"),
@@ -242,6 +245,25 @@ class NodeEndpoints:
             if peer.address == address:
                 return reply(request, peer_object(peer))
         return reply(request, {})
+
+    # -- names (ours) --
+
+    async def names(self, request: Request) -> Response:
+        """What is known without asking anybody, and each network's domain and servers."""
+        return reply(request, names_object(self._service.names.view()))
+
+    async def name(self, request: Request) -> Response:
+        """What a program would get for a name or an address, and who says so. `?network=` is the program's."""
+        network = parse_network(request.query_params["network"]) if "network" in request.query_params else 0
+        text = request.path_params["name"]
+        resolver = self._service.names.resolver
+        try:
+            ip = ipaddress.ip_address(text)
+        except ValueError:
+            answer = await resolver.addresses(text, network=network)
+        else:
+            answer = await resolver.name_of(ip, network)
+        return reply(request, answer_object(answer, resolver.ordered(answer)))
 
     async def moons(self, request: Request) -> Response:
         return reply(request, [moon_object(moon) for moon in sorted(self._service.node.moons(), key=lambda moon: moon.id)])

@@ -50,6 +50,7 @@ from netcon.service.clock import Clock
 from netcon.service.errors import PortError, ServiceError
 from netcon.service.home import Home
 from netcon.service.interfaces import address_changes, discard_changes
+from netcon.service.names import Names
 from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
 from netcon.service.ports import Port, make_port
@@ -126,6 +127,11 @@ class Service:
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
         self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords | trio.Event](math.inf)
 
+    @property
+    def rpc_path(self) -> Path:
+        """The socket RPC path of no network in particular."""
+        return rpc_socket(self.home.path)
+
     # -- life --
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
@@ -168,12 +174,13 @@ class Service:
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
             self.server.set_policy(self.conf.policy().compiled())
             try:
-                self.server.listen(os.fspath(rpc_socket(home.path)), mode=0o600)
+                self.server.listen(os.fspath(self.rpc_path), mode=0o600)
             except OSError as error:
                 raise ServiceError(
-                    f"{rpc_socket(home.path)}: {error.strerror}; the home folder must be on a file system that holds sockets"
+                    f"{self.rpc_path}: {error.strerror}; the home folder must be on a file system that holds sockets"
                 ) from None
             self._raise_descriptor_limit()
+            self.names = Names(self)
             self.controller = Controller(identity, secrets.token_bytes, self.store.load())
             now = self.clock()
             self.node = Node(
@@ -199,6 +206,7 @@ class Service:
                 work.start_soon(self._validate_identities)
                 work.start_soon(self._keep_state)
                 work.start_soon(self._housekeeping)
+                work.start_soon(self.names.run)
                 work.start_soon(self._watch_addresses)
                 ready()
                 await self._stop.wait()
@@ -302,7 +310,7 @@ class Service:
                 try:
                     node.receive_datagram(socket, remote, data, now)
                 except Exception:
-                    self._defect("a datagram")
+                    self.defect("a datagram")
             if frames:
                 networks = self._network_of
                 for number, destination, source, ethertype, payload in frames:
@@ -310,7 +318,7 @@ class Service:
                         try:
                             node.receive_frame(network, destination, source, ethertype, payload, now)
                         except Exception:
-                            self._defect("a frame")
+                            self.defect("a frame")
             moved = bool(datagrams or frames)
             if moved and now >= self._next_stack_check:
                 self._restart_failed_stacks()
@@ -319,12 +327,12 @@ class Service:
             try:
                 node.background(now)
             except Exception:
-                self._defect("the engine's timers")
+                self.defect("the engine's timers")
                 self._background_from = now + _DEFECT_PAUSE_MS
         self.perform()
         return moved
 
-    def _defect(self, what: str) -> None:
+    def defect(self, what: str) -> None:
         """For an `except` clause: an exception that nobody foresaw is counted and logged, and costs what it was about alone.
 
         Whoever found a packet that raises can send many: the log gets one of them now and then.
@@ -353,7 +361,7 @@ class Service:
                 try:
                     self._perform_other(other)
                 except Exception:
-                    self._defect(f"an action ({type(other).__name__})")
+                    self.defect(f"an action ({type(other).__name__})")
 
     def _perform_other(self, action: Action) -> None:
         match action:
@@ -362,6 +370,7 @@ class Service:
             case StoreState():
                 self._storage_in.send_nowait(action)
             case PersistRecords(ticket):
+                self.names.changed()
                 self._committed[ticket] = trio.Event()
                 self._storage_in.send_nowait(action)
             case ConfigureNetwork(network):
@@ -390,7 +399,7 @@ class Service:
                 taken = self.reactor.send_frames(self._frames)
                 del self._frames[:taken]
         except (TypeError, ValueError, OverflowError):  # one entry is wrong, and would stop all behind it
-            self._defect("a batch")
+            self.defect("a batch")
             self._datagrams.clear()
             self._frames.clear()
         return not (self._datagrams or self._frames)
@@ -408,7 +417,7 @@ class Service:
                 valid = await trio.to_thread.run_sync(identity.validate)
                 self.node.identity_validated(identity, valid, self.clock())
             except Exception:
-                self._defect("an identity")
+                self.defect("an identity")
                 self.node.identity_validated(identity, False, self.clock())
             self.perform()
             self._wake()
@@ -430,7 +439,7 @@ class Service:
             try:
                 self.node.records_persisted(item.ticket, self.clock())
             except Exception:
-                self._defect("an answer of the controller")
+                self.defect("an answer of the controller")
             self.perform()
             self._committed.pop(item.ticket).set()
             self._wake()
@@ -541,6 +550,7 @@ class Service:
             log.error("%s; the previous settings stay", error)
             return False
         self._set_physical()
+        self.names.changed()
         self.server.set_policy(self.conf.policy().compiled())
         self.perform()
         log.info("local.conf was read again; ports and paths over loopback change at the next start only")
@@ -677,6 +687,7 @@ class Service:
         del self._network_of[port.number]
         self.network_settings.pop(network, None)
         self._port_errors.pop(network, None)
+        self.names.changed()
         self.perform()
         self.home.remove(f"networks.d/{network:016x}.local.conf")
         self._wake()
@@ -710,6 +721,7 @@ class Service:
         return left
 
     def _configure(self, network: int) -> None:
+        self.names.changed()
         port, status = self.ports.get(network), self.node.network(network)
         if port is None or status is None:
             return

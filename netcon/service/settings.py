@@ -6,13 +6,14 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from netcon.core.address import Endpoint, Scope, parse_address, parse_endpoint, scope_of
+from netcon.core.address import Endpoint, Scope, parse_address, parse_endpoint, parse_network, scope_of
 from netcon.core.errors import DecodeError
 from netcon.core.physical import PeerHints, PhysicalNetwork
+from netcon.names.table import NameTable
 from netcon.policy import Policy, PolicyError
 from netcon.service.errors import SettingsError
 
@@ -38,6 +39,17 @@ class Virtual(msgspec.Struct):
     blacklist: list[str] = []
 
 
+class NameSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """Names for programs (docs/names.md)."""
+
+    #: Names of the owner's own, and their addresses.
+    hosts: dict[str, list[str]] = {}
+    #: Where a name of no network goes: `refuse`, or `host`, the host's resolver.
+    elsewhere: Literal["refuse", "host"] = "refuse"
+    #: Networks on whose addresses we answer DNS for the other members.
+    serve: list[str] = []
+
+
 class Settings(msgspec.Struct):
     """The keys of `settings` that this service knows. Others are kept in the file and ignored."""
 
@@ -57,6 +69,8 @@ class Settings(msgspec.Struct):
     networkPort: str = "lwip"
     #: Ours: use 127.0.0.1 as a path, for demos and tests on one machine.
     allowLoopbackPaths: bool = False
+    #: Ours.
+    names: NameSettings = msgspec.field(default_factory=NameSettings)
     #: Ours: where programs' traffic goes (docs/policy.md), a text or its lines.
     policy: str | list[str] = ""
 
@@ -125,6 +139,12 @@ def parse_local_conf(text: bytes, path: Path) -> LocalConf:
         raise SettingsError(f"{path}: settings.networkPort is {settings.networkPort!r}: one of {', '.join(PORT_KINDS)}; {advice}")
     for address in settings.bind:
         _check(ipaddress.ip_address, address, path, "settings.bind", "an IP address")
+    for name, addresses in settings.names.hosts.items():
+        _check(_host_name, name, path, "settings.names.hosts", "a host name")
+        for address in addresses:
+            _check(ipaddress.ip_address, address, path, f"settings.names.hosts.{name}", "an IP address")
+    for network in settings.names.serve:
+        _check(parse_network, network, path, "settings.names.serve", "a network id of 16 hexadecimal digits")
     for net, rule in conf.physical.items():
         _check(_prefix, net, path, "physical", "a network as 10.0.0.0/8")
         if not 0 <= rule.trustedPathId < 1 << 64:
@@ -142,6 +162,10 @@ def _prefix(text: str) -> Endpoint:
     """A network with or without its bits, host bits allowed."""
     network = ipaddress.ip_network(text, strict=False)
     return Endpoint(network.network_address.packed, network.prefixlen)
+
+
+def _host_name(text: str) -> NameTable:
+    return NameTable((), {text: []})
 
 
 def _check(parse: Any, value: str, path: Path, key: str, expected: str) -> None:

@@ -9,6 +9,8 @@ from netcon.core.netconf import NetworkConfig
 from netcon.core.network import NetworkStatus, State
 from netcon.core.peer import PeerStatus
 from netcon.core.world import MoonStatus
+from netcon.names.table import IP
+from netcon.service.resolver import Answer, View
 from netcon.service.settings import NetworkSettings
 
 Json = dict[str, Any]
@@ -75,6 +77,35 @@ def dns_object(config: NetworkConfig | None) -> Json:
     if config is None:
         return {"domain": "", "servers": []}
     return {"domain": config.dns_domain, "servers": [format_ip(server) for server in config.dns_servers]}
+
+
+def names_object(view: View) -> Json:
+    """Ours: `GET /names`."""
+    return {
+        "elsewhere": view.elsewhere,
+        "networks": [
+            {
+                "id": f"{names.network:016x}",
+                "domains": [domain.to_text(omit_final_dot=True) for domain in view.table.domains(names.network)],
+                "servers": [str(server) for server in names.servers],
+            }
+            for names in view.networks
+        ],
+        "names": [
+            {"name": name, "addresses": [str(ip) for ip in ips], "source": source} for name, ips, source in view.table.rows()
+        ],
+    }
+
+
+def answer_object(answer: Answer, addresses: list[IP]) -> Json:
+    """Ours: `GET /names/{name}`."""
+    return {
+        "status": answer.status.name,
+        "name": answer.name.to_text(omit_final_dot=True) if answer.name is not None else None,
+        "addresses": [str(ip) for ip in addresses],
+        "ttl": answer.ttl,
+        "source": answer.source,
+    }
 
 
 def moon_object(moon: MoonStatus) -> Json:

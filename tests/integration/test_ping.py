@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from netcon.cli.ping import Statistics, resolve
+from netcon.cli.ping import CannotPing, Statistics, resolve
 from netcon.service.detach import service_environment
+from netcon.service.paths import rpc_socket
 from tests.integration.lab import Lab, running_lab
 from tests.integration.programs import command, find
 from tests.service.running import RunningService
@@ -112,10 +114,14 @@ def test_without_a_service_the_error_says_how_to_start_one(tmp_path: Path) -> No
     assert "service -d" in result.output
 
 
-def test_names_are_resolved_by_family() -> None:
-    assert resolve("10.1.2.3", None) == "10.1.2.3"
-    with pytest.raises(Exception, match=r"give the address"):
-        resolve("no.such.name.invalid", None)
+def test_names_are_resolved_as_programs_on_the_network_see_them(lab: Lab) -> None:
+    path = rpc_socket(lab.b.home)
+    assert resolve("10.1.2.3", None, path, None) == "10.1.2.3"
+    assert resolve("localhost", socket.AF_INET, path, lab.network) == "127.0.0.1"
+    with pytest.raises(CannotPing, match="is an IPv4 address"):
+        resolve("10.1.2.3", socket.AF_INET6, path, None)
+    with pytest.raises(CannotPing, match="give the address"):
+        resolve("no.such.name.invalid", None, path, lab.network)
 
 
 def test_duplicates_are_counted_and_no_loss_is_below_zero() -> None:

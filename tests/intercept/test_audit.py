@@ -11,7 +11,16 @@ import pytest
 from netcon.doctor import C_LIBRARY, INTERESTING, load_symbols
 from tests.intercept.test_table import generate
 
-WEAK_ALLOWED = {"__errno_location", "environ", "dlsym", "gnu_get_libc_version", "__chk_fail", "malloc", "free"}
+WEAK_ALLOWED = {
+    "__errno_location",
+    "environ",
+    "dlsym",
+    "gnu_get_libc_version",
+    "__chk_fail",
+    "malloc",
+    "__h_errno_location",
+    "free",
+}
 
 PROGRAMS = [
     "/usr/sbin/nginx",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from netcon.service.errors import SettingsError
-from netcon.service.settings import NetworkSettings
+from netcon.service.settings import NetworkSettings, parse_local_conf
 
 FILE = Path("x.local.conf")
 
@@ -68,3 +70,25 @@ def test_a_post_reduces_a_whitelist_to_yes() -> None:
 def test_a_corrupt_file_is_named(text: str) -> None:
     with pytest.raises(SettingsError, match=r"x\.local\.conf"):
         NetworkSettings.parse(text, FILE)
+
+
+def test_names_of_the_owner() -> None:
+    names = {"hosts": {"printer.home.arpa": ["10.9.9.9", "fd00::9"]}, "elsewhere": "host", "serve": ["8056c2e21c000001"]}
+    conf = parse_local_conf(json.dumps({"settings": {"names": names}}).encode(), Path("local.conf"))
+    assert conf.settings.names.hosts["printer.home.arpa"] == ["10.9.9.9", "fd00::9"]
+    assert parse_local_conf(b"{}", Path("local.conf")).settings.names.elsewhere == "refuse"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"hosts": {"a..b": ["10.0.0.1"]}}, "settings.names.hosts: 'a..b' is not a host name"),
+        ({"hosts": {"a": ["10.0.0"]}}, "settings.names.hosts.a: '10.0.0' is not an IP address"),
+        ({"serve": ["lab"]}, "settings.names.serve: 'lab' is not a network id"),
+        ({"elsewhere": "dns"}, "elsewhere"),
+        ({"host": {}}, "host"),
+    ],
+)
+def test_names_that_make_no_sense(names: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        parse_local_conf(json.dumps({"settings": {"names": names}}).encode(), Path("local.conf"))
