@@ -35,6 +35,7 @@ from typing import NamedTuple, Self
 import trio
 
 from netcon.core.errors import NetconError
+from netcon.service import resolve_rpc
 from netcon.service import socket_rpc as rpc
 from netcon.service.socket_rpc import Datagram, Interface
 
@@ -52,6 +53,7 @@ __all__ = [
     "open_ping",
     "open_tcp",
     "open_udp",
+    "resolve",
 ]
 
 Path = str | os.PathLike[str]
@@ -551,6 +553,29 @@ async def open_ping(service: Path, host: str, network: int | None = None, *, ttl
         made.close()
         raise
     return made
+
+
+async def resolve(service: Path, name: str, family: int = 0, network: int | None = None) -> list[str]:
+    """The addresses of a name as programs on the networks (or on one) get them, best first; a numeric address is its own.
+
+    `family`: AF_INET, AF_INET6, or 0 for both. Raises ServiceUnavailable; socket.gaierror, an OSError, when there is none."""
+    with contextlib.suppress(OSError):
+        rpc.pack_ip(name)
+        return [name]
+    local = _Service(service, network)
+    status = resolve_rpc.NOT_FOUND
+    encoded = name.encode("utf-8", "surrogateescape")
+    if 0 < len(encoded) <= resolve_rpc.NAME_MAX:
+        async with local.channel() as channel:
+            question = (resolve_rpc.RESOLVE_NAME, resolve_rpc.RESOLVE_IDN)
+            reply = await local.call(channel, resolve_rpc.RESOLVE, [], family=family, args=question, data=encoded)
+        if reply.error:
+            raise _failure(reply.error, f"look-up of {name}")
+        status = reply.value
+        if status == resolve_rpc.FOUND:
+            return [str(ip) for ip in resolve_rpc.unpack_resolved(reply.data)[1]]
+    code = socket.EAI_AGAIN if status == resolve_rpc.AGAIN else socket.EAI_NONAME
+    raise socket.gaierror(code, f"{name}: no network knows an address of it; 'netcon names {name}' says why")
 
 
 async def interfaces(service: Path) -> list[Interface]:

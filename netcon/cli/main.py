@@ -31,6 +31,8 @@ COMMANDS = {
     "moons": ("netcon.cli.node", "moons"),
     "orbit": ("netcon.cli.node", "orbit"),
     "deorbit": ("netcon.cli.node", "deorbit"),
+    "addresses": ("netcon.cli.addresses", "addresses"),
+    "events": ("netcon.cli.events", "events"),
     "controller": ("netcon.cli.controller", "controller"),
     "forward": ("netcon.cli.forward", "forward"),
     "proxy": ("netcon.cli.forward", "proxy"),

@@ -48,6 +48,7 @@ from netcon.service.api import serve_api
 from netcon.service.captures import Captures
 from netcon.service.clock import Clock
 from netcon.service.errors import PortError, ServiceError
+from netcon.service.events import EventLog
 from netcon.service.home import Home
 from netcon.service.interfaces import address_changes, discard_changes
 from netcon.service.names import Names
@@ -72,6 +73,7 @@ _STACK_CHECK_MS = 250  # under traffic, failed stacks are looked for this often;
 _INTERFACES_S = 30.0  # vl1 §5.13
 _SETTLE_S = 0.2  # a change of addresses comes in several parts: the old one goes, the new one comes, a route
 _LOCAL_CONF_S = 10.0  # service-api §6
+_TRACE_S = 90.0  # dropped frames are traced for this long after the last question about them
 _PEERS_S = 3600.0  # vl1 §7
 _SLEPT_MS = 10_000  # an overrun of this much means that the machine slept (vl1 §5.13)
 _DEFECT_PAUSE_MS = 1_000  # after the engine's timers failed
@@ -110,10 +112,15 @@ class Service:
         self.clock = Clock()
         #: Exceptions that nobody foresaw; each cost one packet or one call.
         self.defects = 0
+        #: What happened lately, for the API.
+        self.events = EventLog()
+        self._trace_until = 0.0
         self.network_settings: dict[int, NetworkSettings] = {}
         self.ports: dict[int, Port] = {}
+        self._to_interfaces = False  # every socket of the wire is bound to its interface
         self._port_errors: dict[int, str] = {}  # what the log has heard
         self._network_of: dict[int, int] = {}  # Ethernet end number -> network
+        self._last_number = 0
         self._datagrams: list[tuple[int, tuple[bytes, int], bytes, int]] = []
         self._frames: list[tuple[int, bytes, bytes, int, bytes]] = []
         self._sleeping: trio.CancelScope | None = None
@@ -376,6 +383,7 @@ class Service:
             case ConfigureNetwork(network):
                 self._configure(network)
             case NodeEvent("identity_collision", peer):
+                self.events.add(action, self.clock())
                 log.error(
                     "root %010x knows another node with this address: move identity.secret and identity.public out of %s and start "
                     "again, as a new node",
@@ -383,11 +391,12 @@ class Service:
                     self.home.path,
                 )
             case NodeEvent("online" | "offline" | "path_learned" as name, peer):
+                self.events.add(action, self.clock())
                 log.info("%s%s", name.replace("_", " "), f" {peer:010x}" if peer else "")
                 if name != "path_learned":
                     self._online_changed()
             case NodeEvent():
-                pass  # messages that any peer may send as fast as it likes: not for the log
+                self.events.add(action, self.clock())  # messages that any peer may send as fast as it likes: not for the log
 
     def _flush(self) -> bool:
         """Give waiting datagrams and frames to the reactor, in order; False if some did not fit."""
@@ -467,6 +476,8 @@ class Service:
             self._restart_failed_stacks()
             self._announce_joined_groups()
             self._look_after_devices()
+            if self.node.tracing and now >= self._trace_until:
+                self.node.tracing = False
             if slept:
                 self._wake()  # trio's clock stood still meanwhile, the engine's did not
             changed = False
@@ -559,8 +570,9 @@ class Service:
 
     def _refresh_wire(self) -> None:
         own = [ip for port in self.ports.values() for ip in port.addresses]
+        self._to_interfaces = self._has_default_route()
         try:
-            changed = self.wire.refresh(self.conf, own)
+            changed = self.wire.refresh(self.conf, own, to_interfaces=self._to_interfaces)
         except (OSError, ServiceError) as error:
             log.error("%s", error)
             return
@@ -617,7 +629,7 @@ class Service:
 
     def _add_port(self, network: int, mac: bytes) -> None:
         """The port that the network's settings name. ServiceError; a TAP device that cannot be made is the port's `failure`."""
-        number = max(self._network_of, default=0) + 1
+        self._last_number = number = self._last_number + 1  # none is used twice: a port that was closed may still be referred to
         try:
             port = make_port(self._port_kind(network), self.reactor, self.server, self.home, network, mac, number)
         except (OSError, lwip.StackError) as error:
@@ -740,8 +752,12 @@ class Service:
         self.node.set_port_error(network, False)
         self.node.set_multicast_groups(network, port.groups(), self.clock())
         own = [ip for each in self.ports.values() for ip in each.addresses]
-        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints}:
+        if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints} or self._to_interfaces != self._has_default_route():
             self._refresh_wire()
+
+    def _has_default_route(self) -> bool:
+        """Whether this machine's packets may go into one of our networks unless they are told otherwise."""
+        return any(isinstance(port, TapPort) and port.has_default_route for port in self.ports.values())
 
     # -- for the API --
 
@@ -752,6 +768,17 @@ class Service:
         self._wake()
         for event in list(self._committed.values()):
             await event.wait()
+
+    def trace_for_a_while(self) -> None:
+        """Somebody wants to know why frames are dropped."""
+        self._trace_until = trio.current_time() + _TRACE_S
+        self.node.tracing = True
+
+    def send_message(self, destination: int, type_id: int, data: bytes) -> None:
+        """A USER_MESSAGE to another node (vl1 §4.15)."""
+        self.node.send_user_message(destination, type_id, data, self.clock())
+        self.perform()
+        self._wake()
 
     @property
     def version(self) -> tuple[int, int, int]:

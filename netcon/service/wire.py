@@ -93,9 +93,17 @@ class Wire:
             addresses.append(InterfaceAddress("", _LOOPBACK))
         return addresses
 
-    def refresh(self, conf: LocalConf, own: Iterable[bytes] = ()) -> bool:
-        """Open and close sockets as the machine's addresses want it; True if any changed. ServiceError when none can be bound."""
-        wanted = {(address, port) for address in self.wanted(conf, own) for port in self.ports}
+    def refresh(self, conf: LocalConf, own: Iterable[bytes] = (), *, to_interfaces: bool = False) -> bool:
+        """Open and close sockets as the machine's addresses want it; True if any changed. ServiceError when none can be bound.
+
+        `to_interfaces`: bind addresses that the user named to theirs, too: a default route leads into one of our networks, and our
+        own packets must not follow it.
+        """
+        addresses = self.wanted(conf, own)
+        if to_interfaces:
+            named = {address.ip: address for address in interface_addresses()}
+            addresses = [named.get(address.ip, address) for address in addresses]
+        wanted = {(address, port) for address in addresses for port in self.ports}
         changed = False
         for key in self._sockets.keys() - wanted:
             self._reactor.close_udp(self._sockets.pop(key))

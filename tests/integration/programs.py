@@ -25,7 +25,7 @@ def find(program: str) -> str:
 def command(member: RunningService, network: str, *words: str) -> list[str]:
     netcon = [sys.executable, "-P", "-m", "netcon.cli.main", "-D", str(member.home)]
     program = words[0] if "/" in words[0] else find(words[0])
-    return [*netcon, "run", "--network", network, program, *words[1:]]
+    return [*member.prefix, *netcon, "run", "--network", network, program, *words[1:]]
 
 
 @contextlib.contextmanager

@@ -140,6 +140,7 @@ def exchange(address: str, port: int, count: int) -> list[float]:
 def main() -> None:
     what, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if what == "serve":
+        Server.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with Server((address, port), Handler) as server:
             server.serve_forever()
     count, streams = int(sys.argv[4]), int(sys.argv[5]) if len(sys.argv) > 5 else 1

@@ -33,15 +33,22 @@ class RunningService:
     """A service process on `home`. As a context manager it is stopped, and must end well, unless the test killed it."""
 
     def __init__(
-        self, home: Path, *options: str, prefix: Sequence[str] = (), environment: Callable[[], dict[str, str]] = service_environment
+        self,
+        home: Path,
+        *options: str,
+        prefix: Sequence[str] = (),
+        environment: Callable[[], dict[str, str]] = service_environment,
+        module: str = "netcon.service",
     ) -> None:
-        """`prefix`: words before the command, which run it elsewhere or as somebody else."""
+        """`prefix`: words before the command, which run it elsewhere or as somebody else. `module`: what to run."""
         self.home = home
+        self.prefix = list(prefix)
         self.log = home.parent / f"{home.name}.log"
         read_end, write_end = os.pipe()
+        command = service_command(home, None, "--ready-fd", str(write_end), *options)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, *service_command(home, None, "--ready-fd", str(write_end), *options)],
+                [*prefix, *(module if word == "netcon.service" else word for word in command)],
                 env=environment() | {"NETCON_PLANET": "private"},
                 pass_fds=[write_end],
                 stdin=subprocess.DEVNULL,

@@ -72,6 +72,26 @@ def test_a_corrupt_file_is_named(text: str) -> None:
         NetworkSettings.parse(text, FILE)
 
 
+def test_addresses_of_our_own_are_kept_in_the_file() -> None:
+    settings = NetworkSettings().changed({"localAddresses": ["10.1.2.3/24", "fd00::5/64", "10.1.2.3/16"]})
+    assert "addresses=10.1.2.3/16,fd00::5/64\n" in settings.to_text()
+    assert NetworkSettings.parse(settings.to_text(), Path("x")) == settings
+    assert settings.changed({"allowGlobal": True}).addresses == settings.addresses
+    assert settings.changed({"localAddresses": []}).addresses == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "10.1.2.3/24", [5], ["10.1.2.3"], ["x/24"], ["127.0.0.1/8"], ["224.0.0.1/4"], ["fe80::1%eth0/64"], ["0.0.0.0/0"]),
+        [f"10.1.2.{number}/24" for number in range(33)],
+    ],
+)
+def test_what_is_no_list_of_addresses_is_refused(value: object) -> None:
+    with pytest.raises(SettingsError, match=r"10\.1\.2\.3/24"):
+        NetworkSettings().changed({"localAddresses": value})
+
+
 def test_names_of_the_owner() -> None:
     names = {"hosts": {"printer.home.arpa": ["10.9.9.9", "fd00::9"]}, "elsewhere": "host", "serve": ["8056c2e21c000001"]}
     conf = parse_local_conf(json.dumps({"settings": {"names": names}}).encode(), Path("local.conf"))
