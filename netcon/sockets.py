@@ -559,7 +559,7 @@ async def resolve(service: Path, name: str, family: int = 0, network: int | None
     """The addresses of a name as programs on the networks (or on one) get them, best first; a numeric address is its own.
 
     `family`: AF_INET, AF_INET6, or 0 for both. Raises ServiceUnavailable; socket.gaierror, an OSError, when there is none."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in it
         rpc.pack_ip(name)
         return [name]
     local = _Service(service, network)
@@ -572,8 +572,8 @@ async def resolve(service: Path, name: str, family: int = 0, network: int | None
         if reply.error:
             raise _failure(reply.error, f"look-up of {name}")
         status = reply.value
-        if status == resolve_rpc.FOUND:
-            return [str(ip) for ip in resolve_rpc.unpack_resolved(reply.data)[1]]
+        if status == resolve_rpc.FOUND and (found := resolve_rpc.unpack_resolved(reply.data)[1]):
+            return [str(ip) for ip in found]
     code = socket.EAI_AGAIN if status == resolve_rpc.AGAIN else socket.EAI_NONAME
     raise socket.gaierror(code, f"{name}: no network knows an address of it; 'netcon names {name}' says why")
 

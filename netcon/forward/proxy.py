@@ -24,7 +24,7 @@ import trio
 from netcon.core.errors import NetconError
 from netcon.forward import socks
 from netcon.forward.relay import relay
-from netcon.forward.sides import HostSide, NetworkSide, Stream
+from netcon.forward.sides import HostSide, NetworkSide, Stream, close
 from netcon.forward.socks import Command, ReplyCode, SocksError
 from netcon.forward.specification import ForwardError, Inet, Place
 from netcon.forward.streams import CONNECT_TIMEOUT_S, serve
@@ -85,7 +85,7 @@ async def serve_socks(stream: Stream, side: NetworkSide, settings: ProxySettings
             try:
                 await stream.send_all(socks.pack_reply(ReplyCode.SUCCEEDED, ip, port))
             except BaseException:
-                await trio.aclose_forcefully(other)
+                close(other)
                 raise
             await relay(stream, other, client.rest)
         case Command.UDP_ASSOCIATE:
@@ -226,7 +226,7 @@ async def serve_http(stream: Stream, side: NetworkSide, settings: ProxySettings)
         if request.method == b"CONNECT":
             await stream.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
     except BaseException:
-        await trio.aclose_forcefully(other)
+        close(other)
         raise
     await relay(stream, other, first + connection.trailing_data[0])
 

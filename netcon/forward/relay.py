@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import trio
 
-from netcon.forward.sides import Stream, abort
+from netcon.forward.sides import Stream, abort, close
 
 _CHUNK = 256 * 1024
 
@@ -42,5 +42,5 @@ async def relay(one: Stream, other: Stream, first: bytes = b"") -> None:
                 await abort(other)
     if broken:
         raise broken[0]
-    await trio.aclose_forcefully(one)  # that is: without a checkpoint at which the second one would be left open
-    await trio.aclose_forcefully(other)
+    close(one)
+    close(other)

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
 
 from netcon.forward.specification import ForwardError, Inet, Place, Unix
-from netcon.sockets import DatagramSocket, TcpStream, listen_tcp, open_tcp, open_udp
+from netcon.sockets import DatagramSocket, TcpStream, listen_tcp, open_tcp, open_udp, resolve
 
 Peer = tuple[str, int]
-Resolve = Callable[[str], Awaitable[Sequence[str]]]
 Stream = trio.SocketStream | TcpStream
 
 _DATAGRAM_MAX = 65536
@@ -70,14 +67,9 @@ class Side(Protocol):
     async def flow(self, place: Place) -> Flow: ...
 
 
-async def numeric(host: str) -> Sequence[str]:
-    """The resolver that knows no names. Raises OSError."""
-    try:
-        return [str(ipaddress.ip_address(host))]
-    except ValueError:
-        raise OSError(
-            errno.EHOSTUNREACH, f"{host} is no address, and names are not resolved here: use the member's address"
-        ) from None
+def close(stream: Stream) -> None:
+    """Close at once. It is no checkpoint, as `aclose` is: what follows is done even where all is cancelled."""
+    stream.socket.close()
 
 
 async def abort(stream: Stream) -> None:
@@ -87,8 +79,7 @@ async def abort(stream: Stream) -> None:
         return
     with contextlib.suppress(OSError):
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    with contextlib.suppress(trio.Cancelled):
-        await trio.aclose_forcefully(stream)
+    close(stream)
 
 
 # ---- the network ----
@@ -123,16 +114,14 @@ class _NetworkDatagrams:
 
 
 class NetworkSide:
-    """The networks of the service at `path`, or one of them. Names are `resolve`'s."""
+    """The networks of the service at `path`, or one of them. Names are those of the networks."""
 
-    def __init__(self, path: str | os.PathLike[str], network: int | None = None, resolve: Resolve = numeric) -> None:
-        self.path, self.network, self.resolve = path, network, resolve
+    def __init__(self, path: str | os.PathLike[str], network: int | None = None) -> None:
+        self.path, self.network = path, network
 
-    async def addresses(self, host: str) -> Sequence[str]:
-        found = await self.resolve(host)
-        if not found:
-            raise OSError(errno.EHOSTUNREACH, f"{host}: the name has no address")
-        return found
+    async def addresses(self, host: str) -> list[str]:
+        """At least one, best first. Raises OSError, ServiceUnavailable."""
+        return await resolve(self.path, host, network=self.network)
 
     async def connect(self, place: Place) -> Stream:
         assert isinstance(place, Inet)

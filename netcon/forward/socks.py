@@ -103,6 +103,8 @@ def pack_reply(code: ReplyCode, ip: str = "0.0.0.0", port: int = 0) -> bytes:
 
 
 def code_of(error: OSError) -> ReplyCode:
+    if isinstance(error, socket.gaierror):
+        return ReplyCode.HOST_UNREACHABLE
     return _CODES.get(error.errno or 0, ReplyCode.FAILURE)
 
 

@@ -10,7 +10,7 @@ import trio
 
 from netcon.core.errors import NetconError
 from netcon.forward.relay import relay
-from netcon.forward.sides import Listening, Side, Stream, abort
+from netcon.forward.sides import Listening, Side, Stream, abort, close
 from netcon.forward.specification import Place
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ async def _one(place: Place, handle: Callable[[Stream], Awaitable[None]], stream
     except (OSError, NetconError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
         log.warning("%s: a connection ended: %s", place, error)
     finally:
-        await trio.aclose_forcefully(stream)
+        close(stream)
         slots.release()
 
 

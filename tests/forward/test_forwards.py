@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import logging
 import re
@@ -20,6 +19,7 @@ from netcon.forward.command import run_forwards
 from netcon.forward.sides import HostSide, NetworkSide
 from netcon.forward.specification import Direction, ForwardError, Unix, parse_forward
 from netcon.sockets import ServiceUnavailable, TcpStream, listen_tcp, open_tcp, open_udp
+from tests.forward.conftest import naming
 from tests.lwip.service import HERE, HERE6, NETWORK_B, THERE, THERE6, Service, eventually
 
 DATA = b"".join(hashlib.sha512(b"%d" % number).digest() for number in range(1 << 16))
@@ -293,26 +293,30 @@ async def test_a_refused_datagram_ends_nothing(service: Service, side: NetworkSi
                 assert await server.receive() == b"y"
 
 
-async def test_ports_that_are_taken_and_names(service: Service, side: NetworkSide) -> None:
+async def test_a_port_that_is_taken(side: NetworkSide) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ForwardError, match="choose another port"):
         await run_forwards(
             [parse_forward(Direction.LOCAL, f"{taken.getsockname()[1]}:{THERE}:1")],
             side, print, connections_max=1, flows_max=1, idle_s=1,
         )  # fmt: skip
-    with pytest.raises(OSError) as caught:
-        await side.addresses("a.name")
-    assert caught.value.errno == errno.EHOSTUNREACH
-    side = NetworkSide(service.path, resolve=lambda name: known(name))
-    assert await side.addresses("a.name") == ["192.0.2.1", THERE]
-    async with network_echo(service) as port, forwarding(side, f"-L 0:a.name:{port}") as (local,):
-        assert await exchange(await trio.open_tcp_stream("127.0.0.1", local), b"x") == b"x"
-    with pytest.raises(OSError):
-        await side.addresses("none")
 
 
-async def known(name: str) -> list[str]:
-    await trio.lowlevel.checkpoint()
-    return {"a.name": ["192.0.2.1", THERE]}.get(name, [])
+async def test_names_of_the_network(service: Service, side: NetworkSide) -> None:
+    """The second address is taken where the first is not reachable; a name that is none ends its connection alone."""
+    async with (
+        naming(service, {"a.name": ["192.0.2.1", THERE], "c.name": [THERE]}),
+        network_echo(service) as port,
+        await open_udp(service.path, THERE, 0, NETWORK_B) as server,
+    ):
+        udp = f"-L udp:0:c.name:{(await server.getsockname())[1]}"
+        async with forwarding(side, f"-L 0:a.name:{port}", f"-L 0:no.name:{port}", udp) as (local, none, datagrams):
+            async with await trio.open_tcp_stream("127.0.0.1", none) as stream:
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
+            assert await exchange(await trio.open_tcp_stream("127.0.0.1", local), b"x") == b"x"
+            with trio.socket.socket(type=socket.SOCK_DGRAM) as sock:
+                await sock.sendto(b"by name", ("127.0.0.1", datagrams))
+                assert await server.receive() == b"by name"
 
 
 async def test_the_service_goes() -> None:

@@ -20,6 +20,7 @@ from netcon.forward.proxy import ProxySettings, check_credentials, run_proxies, 
 from netcon.forward.sides import NetworkSide
 from netcon.forward.specification import ForwardError, parse_place
 from netcon.sockets import ServiceUnavailable, open_udp
+from tests.forward.conftest import naming
 from tests.forward.test_forwards import DATA, exchange, network_echo
 from tests.lwip.service import NETWORK_B, THERE, THERE6, Service
 
@@ -72,13 +73,12 @@ async def socks_client(port: int, message: bytes) -> tuple[trio.SocketStream, by
 
 
 @pytest.mark.parametrize("there", [THERE, THERE6, "a.name"])
-async def test_socks_connects_by_address_or_name(service: Service, there: str) -> None:
-    async def resolve(host: str) -> list[str]:
-        await trio.lowlevel.checkpoint()
-        return [THERE if host == "a.name" else host]
-
-    side = NetworkSide(service.path, 0xA0, resolve)
-    async with network_echo(service, THERE6 if ":" in there else THERE) as port, proxies(side, ("socks", "0")) as (local,):
+async def test_socks_connects_by_address_or_name(service: Service, side: NetworkSide, there: str) -> None:
+    async with (
+        naming(service, {"a.name": [THERE]}),
+        network_echo(service, THERE6 if ":" in there else THERE) as port,
+        proxies(side, ("socks", "0")) as (local,),
+    ):
         stream = await trio.open_tcp_stream("127.0.0.1", local)
         await stream.send_all(b"\5\2\0\2" + request(there, port) + b"early ")  # without waiting for anything
         assert await read_exactly(stream, 2) == b"\5\0"
@@ -89,7 +89,7 @@ async def test_socks_connects_by_address_or_name(service: Service, there: str) -
 
 
 async def test_socks_replies(service: Service, side: NetworkSide) -> None:
-    async with proxies(side, ("socks", "0")) as (local,):
+    async with naming(service, {}), proxies(side, ("socks", "0")) as (local,):
         for message, code in (
             (request(THERE, 1), 5),
             (request("192.0.2.1", 1), 3),
@@ -188,10 +188,10 @@ async def test_a_plain_request_is_sent_on_as_the_server_wants_it(service: Servic
 
 
 async def test_http_refusals(service: Service, side: NetworkSide) -> None:
-    async with proxies(side, ("http", "0")) as (local,):
+    async with naming(service, {}), proxies(side, ("http", "0")) as (local,):
         for head, status, why in (
             (f"CONNECT {THERE}:1 HTTP/1.1\nHost: x\n\n", 502, b"nothing listens there"),
-            ("CONNECT a.name:1 HTTP/1.1\nHost: x\n\n", 502, b"not resolved"),
+            ("CONNECT a.name:1 HTTP/1.1\nHost: x\n\n", 502, b"no network knows an address of it"),
             ("CONNECT a HTTP/1.1\nHost: x\n\n", 400, b"host:port"),
             ("CONNECT a:99999 HTTP/1.1\nHost: x\n\n", 400, b"host:port"),
             ("GET / HTTP/1.1\nHost: x\n\n", 405, b"this is a proxy"),
