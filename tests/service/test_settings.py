@@ -112,3 +112,24 @@ def test_names_of_the_owner() -> None:
 def test_names_that_make_no_sense(names: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
         parse_local_conf(json.dumps({"settings": {"names": names}}).encode(), Path("local.conf"))
+
+
+def test_the_kind_of_port_is_kept_and_checked() -> None:
+    assert NetworkSettings().port == ""
+    assert "port" not in NetworkSettings().to_text()  # a key of ours only where it says something
+    settings = NetworkSettings().changed({"port": "tap"})
+    assert NetworkSettings.parse(settings.to_text(), FILE) == settings
+    assert settings.changed({"allowGlobal": True}).port == "tap"
+    for wrong in ("vhost", 1, None):
+        with pytest.raises(SettingsError, match="lwip, tap"):
+            settings.changed({"port": wrong})
+    with pytest.raises(SettingsError, match=r"x\.local\.conf.*lwip, tap"):
+        NetworkSettings.parse("port=vhost\n", FILE)
+
+
+def test_the_default_kind_of_port_is_checked() -> None:
+    conf = Path("local.conf")
+    assert parse_local_conf(b"{}", conf).settings.networkPort == "lwip"
+    assert parse_local_conf(b'{"settings": {"networkPort": "tap"}}', conf).settings.networkPort == "tap"
+    with pytest.raises(SettingsError, match=r"networkPort.*lwip, tap"):
+        parse_local_conf(b'{"settings": {"networkPort": "vhost"}}', conf)
