@@ -1,5 +1,5 @@
-"""A program of the kernel's sockets through `netcon forward -L`, beside the same program under the intercept library, and beside socat
-as the forwarder (under the library, too), in turns. The processor time is the forwarder's own.
+"""A program of the kernel's sockets through `netcon forward -L`, beside the same program under the intercept library, and beside
+socat as the forwarder (under the library, too), in turns. The processor time is the forwarder's own.
 
 python -m tests.bench.bench_forward [megabytes]
 """
@@ -97,10 +97,12 @@ def main() -> None:
                 f"{rates['intercepted']:,.0f}, ratio {rates['forward'] / rates['intercepted']:.2f}; socat {rates['socat']:,.0f}, "
                 f"{each_gb['socat']:.2f} CPU s/GB, ratio {rates['forward'] / rates['socat']:.2f}"
             )
-        for what, title, unit in (("exchange", "one byte and back", "of one"), ("connect", "connections with one exchange", "each")):
-            count = EXCHANGES if what == "exchange" else EXCHANGES // 10
+        for what, title, count in (
+            ("exchange", "one byte and back", EXCHANGES),
+            ("connect", "a connection with one exchange", EXCHANGES // 10),
+        ):
             times = {name: run(what, count)["seconds"] / count * 1e6 for name, (run, _) in ways.items()}
-            print(f"{title}, microseconds {unit}: " + ", ".join(f"{name} {time:,.0f}" for name, time in times.items()))
+            print(f"{title}, microseconds: " + ", ".join(f"{name} {time:,.0f}" for name, time in times.items()))
 
 
 if __name__ == "__main__":
