@@ -293,7 +293,7 @@ class Resolver:
         with trio.move_on_after(_LONGEST_S):
             match kind:
                 case rpc.RESOLVE_NAME:
-                    text = data.decode("utf-8") if flags & rpc.RESOLVE_IDN else data
+                    text = data.decode("utf-8", "replace") if flags & rpc.RESOLVE_IDN else data
                     answer = await self.addresses(text, family, network, configured=bool(flags & rpc.RESOLVE_CONFIGURED))
                     return answer.status, rpc.pack_resolved(answer.ttl, self.ordered(answer), _text(answer.name))
                 case rpc.RESOLVE_ADDRESS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from netcon.service.detach import service_environment
+from netcon.service.paths import rpc_socket
+from netcon.sockets import resolve
 from tests.integration.lab import Lab
-from tests.integration.programs import find, output, run, server, wait_for_port
+from tests.integration.programs import command, find, output, run, server, wait_for_port
 from tests.service.running import RunningService, World, wait_until
 
 DOMAIN = "lab.example"
@@ -31,7 +34,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """As `lab`, but the controller's node is a member, too, and the network's DNS server; its members are `web` and `b`."""
     world = World(tmp_path_factory.mktemp("names"), 2)
     network = f"{int((world.root_home / 'identity.secret').read_text()[:10], 16):010x}00abcd"
-    configure(world.root_home, serve=[network])
+    configure(world.root_home, serve=[network], elsewhere="host")  # for the programs on that node
     configure(world.homes[1], hosts={"printer.home.arpa": ["10.147.0.77", "fd77::77"]})
     with RunningService(world.root_home) as root, RunningService(world.homes[0]) as a, RunningService(world.homes[1]) as b:
         settings = {
@@ -261,7 +264,8 @@ def test_netcon_names_shows_and_explains(named: Lab) -> None:
     listed = names(named.root).stdout
     assert f"web.{DOMAIN}" in listed
     assert "the controller" in listed
-    assert "other names: refused" in listed
+    assert "the host resolves them" in listed
+    assert "other names: refused" in names(named.b).stdout
     assert names(named.b, f"web.{DOMAIN}").stdout.startswith(f"{named.address}  (web.{DOMAIN}, DNS server ")
     assert f"zt-{named.a.address}.{DOMAIN}" in names(named.b, named.address6).stdout
     refused = names(named.b, "www.example.org")
@@ -299,3 +303,54 @@ with Zeroconf(interfaces=[{named.address_b!r}]) as own:
     with server(named.a, named.network, sys.executable, "-c", register, log=log):
         wait_until(lambda: "READY" in log.read_text(), "the registration")
         assert output(named.b, named.network, sys.executable, "-c", look).decode().split() == [named.address, "80"]
+
+
+def test_other_names_go_to_the_hosts_resolver_where_policy_says_so(named: Lab, tmp_path: Path) -> None:
+    """The library asks the C library's own function, found behind it, in the program's process; the service asks nobody."""
+    library = tmp_path / "host_resolver.so"
+    source = Path(__file__).with_name("host_resolver.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(source), "-ldl"], check=True)
+    script = f"""
+import socket
+for name in ('www.example.org', 'web.{DOMAIN}', 'nobody.{DOMAIN}'):
+    try:
+        print(socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+    except socket.gaierror as error:
+        print(socket.EAI_NONAME == error.errno)
+print(socket.getnameinfo(('192.0.2.80', 80), 0)[0], socket.getnameinfo(({named.address!r}, 80), 0)[0])
+"""
+
+    def names(member: RunningService) -> list[str]:
+        environment = service_environment() | {"LD_PRELOAD": str(library)}
+        words = command(member, named.network, find("python3"), "-c", script)
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+
+    ours = [named.address, "True"]
+    assert names(named.b) == ["True", *ours, f"192.0.2.80 web.{DOMAIN}"]
+    assert names(named.root) == ["192.0.2.80", *ours, f"host.example.org web.{DOMAIN}"]
+
+
+async def test_our_own_parts_resolve_as_programs_do(named: Lab) -> None:
+    path, network = rpc_socket(named.b.home), int(named.network, 16)
+    assert await resolve(path, f"web.{DOMAIN}") == [named.address, named.address6]
+    assert await resolve(path, "web", socket.AF_INET6, network) == [named.address6]
+    assert await resolve(path, "10.0.0.1") == ["10.0.0.1"]
+    for name in (f"nobody.{DOMAIN}", "www.example.org", "", "a..b"):
+        with pytest.raises(socket.gaierror, match="netcon names"):
+            await resolve(path, name)
+
+
+def test_garbage_at_port_53_changes_nothing(named: Lab) -> None:
+    dns = named.b.client.get(f"/network/{named.network}")["dns"]["servers"][0]
+    script = f"""
+import os
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for number in range(200):
+    udp.sendto(os.urandom(number), ({dns!r}, 53))
+for wire in (b'', b'\\0', b'\\0\\5abc', b'\\xff\\xff' + os.urandom(100)):
+    with socket.create_connection(({dns!r}, 53)) as tcp:
+        tcp.sendall(wire)
+"""
+    python(named, script)
+    assert dig(named.b, named.network, f"@{dns}", f"web.{DOMAIN}") == [named.address]
+    assert "a defect in netcon" not in named.root.log.read_text()
