@@ -4,7 +4,8 @@
 (docs/compatibility.md) decides, and if so appends the lines that perform it. So any sub-list of a script is a script, too: what
 became impossible is left out, and the shrinker need not know more.
 
-Operations are tuples `(name, actor, argument...)` of a string and integers, with slots for descriptors: numbers that are never used twice.
+Operations are tuples `(name, actor, argument...)` of a string and integers, with slots for descriptors: numbers that are never used
+twice.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ EPOLL_BITS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP
 
 @dataclass(eq=False)
 class Thing:
-    """An open file description. `state` of streams: fresh, bound, listening, connected, failed, reset, spent (only to be closed)."""
+    """An open file description. `state` of streams: fresh, bound, listening, connected, failed, reset, spent (to be closed)."""
 
     kind: str
     state: str = "fresh"
@@ -424,7 +425,8 @@ class World:
                 thing.peer, thing.state = server, "connected"
                 there.pending.append(server)
             else:
-                need(there.state == "bound" and not thing.nonblock)
+                # A signal would make it an asynchronous one, after whose failure the kernel says ECONNABORTED once.
+                need(there.state == "bound" and not thing.nonblock and not self.actors[actor].storm)
                 thing.state = "failed"
             if thing.label < 0:
                 thing.label = slot

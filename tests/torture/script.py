@@ -12,7 +12,7 @@ Proposal = Callable[["Generator"], Op | list[Op] | None]
 
 
 class Generator:
-    """`ops` operations from a seed. Proposals that make no sense are made again, so that a script has about as many as asked for."""
+    """`ops` operations from a seed. Proposals that make no sense are made again, so that a script has about as many as wanted."""
 
     def __init__(self, seed: int, ops: int) -> None:
         self.random = random.Random(seed)
@@ -235,9 +235,9 @@ def opened(thing: Thing) -> bool:
 
 
 def readable(thing: Thing) -> bool:
-    return (
-        thing.kind == "stream" and thing.state in ("connected", "reset") or (thing.kind == "datagrams" and thing.state == "bound")
-    )
+    if thing.kind == "stream":
+        return thing.state in ("connected", "reset")
+    return thing.kind == "datagrams" and thing.state == "bound"
 
 
 def end_point(thing: Thing) -> bool:
