@@ -34,6 +34,8 @@ COMMANDS = {
     "addresses": ("netcon.cli.addresses", "addresses"),
     "events": ("netcon.cli.events", "events"),
     "controller": ("netcon.cli.controller", "controller"),
+    "forward": ("netcon.cli.forward", "forward"),
+    "proxy": ("netcon.cli.forward", "proxy"),
     "identity": ("netcon.cli.identity", "identity"),
     "world": ("netcon.cli.world", "world"),
     "rules": ("netcon.cli.rules", "rules"),
