@@ -135,8 +135,8 @@ def test_a_mapped_port_follows_the_member_and_goes_with_it(lab: NatLab) -> None:
     lodge = lab.internet.hosts["lodge"]
     boxes = {member: lab.internet.hosts[BEHIND[member][0]] for member in MAPS_BY}
     ports = {member: lab.members[member].client.get("/status")["config"]["settings"]["tertiaryPort"] for member in MAPS_BY}
-    lodge.add_address("eth0", "192.168.7.77/24")
     lodge.ip("address", "del", "192.168.7.10/24", "dev", "eth0")
+    lodge.add_address("eth0", "192.168.7.77/24")
     lodge.default_route("192.168.7.1")
     lab.timed(
         "the new address is mapped", lambda: any(f"192.168.7.77:{ports['lodge']}" in rule for rule in mapped_ports(boxes["lodge"]))
