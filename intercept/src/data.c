@@ -1,11 +1,13 @@
 /* data.c: the calls that move bytes and that an AF_UNIX descriptor would answer differently from TCP.
  *
- * The plain forms (no address, no unusual flag) of a stream are the kernel's: read and write without a look at the descriptor, recv
- * and send after one look at its type, which tells streams from datagrams (datagram.c).
+ * The plain forms (no address, no unusual flag) of a connected stream are the kernel's: read and write without a look at the
+ * descriptor, recv and send after one look at the name of its other end, which tells it from the others: datagrams (datagram.c), and
+ * streams that are not connected, of which the pair would take and give bytes.
  */
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 
 #include "datagram.h"
@@ -26,14 +28,21 @@
 
 enum kind { NOT_OURS, STREAM, DATAGRAMS };
 
-/* What a descriptor is. A stream of ours in a `plain` call is left to the kernel like any other: NOT_OURS. */
+/* What a descriptor is. A connected stream of ours in a `plain` call is left to the kernel like any other: NOT_OURS. */
 static enum kind kind_of(int descriptor, bool plain, struct netcon_name_program *name) {
-    if (plain) return names_datagrams(descriptor, name) ? DATAGRAMS : NOT_OURS;
+    if (plain && names_plain(descriptor)) return NOT_OURS;
     if (!names_program(descriptor, name)) return NOT_OURS;
     return is_datagrams(name) ? DATAGRAMS : STREAM;
 }
 
 static long true_end(int descriptor, long done) { return done == -ECONNRESET ? socket_end(descriptor) : done; }
+
+/* What a stream that is not connected says to who sends: as the kernel's TCP, with the signal. 0: it may be. */
+static long refuse_to_send(int descriptor, int flags) {
+    if (!names_unconnected(descriptor)) return 0;
+    if (!(flags & MSG_NOSIGNAL)) raw(SYS_tgkill, raw(SYS_getpid), raw(SYS_gettid), SIGPIPE);
+    return -EPIPE;
+}
 
 /* recv with MSG_TRUNC on TCP: takes up to `length` bytes and copies none; with MSG_PEEK only counts them. */
 static long discard(int descriptor, size_t length, int flags) {
@@ -73,6 +82,7 @@ long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, st
         return done;
     }
     if (flags & MSG_ERRQUEUE) return -EAGAIN;
+    if (names_unconnected(descriptor)) return -ENOTCONN;
     long done =
         flags & MSG_TRUNC ? discard(descriptor, length, flags) : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
     if (done >= 0 && address && address_length) *address_length = 0;
@@ -112,6 +122,7 @@ long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
     }
     if (ours && (flags & MSG_ERRQUEUE)) return -EAGAIN;
     if (ours) {
+        if (names_unconnected(descriptor)) return -ENOTCONN;
         copy.msg_name = NULL;
         copy.msg_namelen = 0;
     }
@@ -168,7 +179,8 @@ long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags
         return datagram_send(descriptor, &name, &message, flags);
     }
     if (flags & MSG_FASTOPEN) return refuse_fastopen(descriptor);
-    return raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0);
+    long refused = refuse_to_send(descriptor, flags);
+    return refused < 0 ? refused : raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0);
 }
 
 /* musl's struct cmsghdr has a 32-bit length and padding where the kernel has 64 bits. */
@@ -209,7 +221,8 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
     /* TCP ignores descriptors in control data; the service's end must not get them. */
     copy.msg_control = NULL;
     copy.msg_controllen = 0;
-    return raw(SYS_sendmsg, descriptor, &copy, flags);
+    long refused = refuse_to_send(descriptor, flags);
+    return refused < 0 ? refused : raw(SYS_sendmsg, descriptor, &copy, flags);
 }
 
 long virtual_sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags) {
