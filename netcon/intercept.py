@@ -174,7 +174,7 @@ def _check_rights(program: Path, seen: str) -> None:
         what = seen if str(program) == seen else f"{seen}: its interpreter {program}"
         raise NotInterceptable(
             f"{what} {rights}, so it ignores LD_PRELOAD and would use the host's network: run a copy without them "
-            f"(cp {program} /some/folder), or run it outside of netcon"
+            f"(cp {program} /some/folder), or run it outside of netcon, with a way in by `netcon forward` or `netcon proxy`"
         )
 
 
@@ -199,7 +199,7 @@ def _check_elf(program: Path) -> None:
                 kind = "statically linked (static-pie)" if elf.is_dynamic else "statically linked (as Go programs are)"
                 raise NotInterceptable(
                     f"{program} is {kind}, makes its system calls itself, and would use the host's network: "
-                    "use a dynamically linked build of it"
+                    "use a dynamically linked build of it, or give it a way in with `netcon forward` or `netcon proxy`"
                 )
             if elf.is_go:
                 raise NotInterceptable(

@@ -59,6 +59,7 @@ __all__ = [
 Path = str | os.PathLike[str]
 
 _ANSWER_TIMEOUT_S = 30.0  # a service answers within microseconds: this one hangs
+_ABORT_TIMEOUT_S = 2.0
 _BUSY_PAUSE_S = 0.01  # the path's queue of connections is full, and the kernel tells nobody when it no longer is
 _DATAGRAM_MAX = 1 << 17  # more than any message of a datagram socket
 _NAME_ATTEMPTS = 16
@@ -79,6 +80,7 @@ _ADVICE = {
     errno.ENFILE: "the service has no room for more sockets; raise its limit of open files",
     errno.EMSGSIZE: "longer than a datagram may be",
 }
+_TO_HOST = 4096  # NETCON_RPC_TO_HOST: no errno
 
 
 class ServiceUnavailable(NetconError):
@@ -87,6 +89,10 @@ class ServiceUnavailable(NetconError):
 
 def _failure(number: int, what: str) -> OSError:
     """The OSError of an errno (Python picks the class), with what to do about it."""
+    if number == _TO_HOST:
+        return OSError(
+            errno.ENETUNREACH, f"{what}: the service's policy gives this address to the host; use the host's own sockets"
+        )
     advice = _ADVICE.get(number)
     return OSError(number, f"{what}: {os.strerror(number)}" + (f" ({advice})" if advice else ""))
 
@@ -289,7 +295,10 @@ class TcpStream(_Socket, trio.abc.HalfCloseableStream):
 
     async def abort(self) -> None:
         """Close with a reset: the other end sees ECONNRESET, not the end of a stream that looks complete."""
-        with trio.CancelScope(shield=True), contextlib.suppress(OSError, NetconError, trio.ClosedResourceError):
+        with (
+            trio.move_on_after(_ABORT_TIMEOUT_S, shield=True),
+            contextlib.suppress(OSError, NetconError, trio.ClosedResourceError),
+        ):
             await self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
         await self.aclose()
 
@@ -550,7 +559,7 @@ async def resolve(service: Path, name: str, family: int = 0, network: int | None
     """The addresses of a name as programs on the networks (or on one) get them, best first; a numeric address is its own.
 
     `family`: AF_INET, AF_INET6, or 0 for both. Raises ServiceUnavailable; socket.gaierror, an OSError, when there is none."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in it
         rpc.pack_ip(name)
         return [name]
     local = _Service(service, network)
@@ -563,8 +572,8 @@ async def resolve(service: Path, name: str, family: int = 0, network: int | None
         if reply.error:
             raise _failure(reply.error, f"look-up of {name}")
         status = reply.value
-        if status == resolve_rpc.FOUND:
-            return [str(ip) for ip in resolve_rpc.unpack_resolved(reply.data)[1]]
+        if status == resolve_rpc.FOUND and (found := resolve_rpc.unpack_resolved(reply.data)[1]):
+            return [str(ip) for ip in found]
     code = socket.EAI_AGAIN if status == resolve_rpc.AGAIN else socket.EAI_NONAME
     raise socket.gaierror(code, f"{name}: no network knows an address of it; 'netcon names {name}' says why")
 

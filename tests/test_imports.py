@@ -18,6 +18,7 @@ ALLOWED = {
     "lwip": [],
     "netcon/service": ["netcon", "lwip"],
     "netcon/cli": ["netcon"],
+    "netcon/forward": ["netcon.core.errors", "netcon.sockets"],
     "intercept": [],
 }
 FORBIDDEN = {

@@ -9,12 +9,14 @@ import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from netcon.policy import Policy
 from netcon.service import socket_rpc
 from netcon.sockets import (
     DatagramSocket,
@@ -109,6 +111,20 @@ async def test_no_way_to_the_destination(service: Service) -> None:
         await open_tcp(service.path, "192.0.2.1", 80)
     assert caught.value.errno == errno.ENETUNREACH
     assert "netcon networks" in str(caught.value)
+
+
+async def test_what_the_policy_gives_to_the_host_is_an_error_that_says_so(service: Service) -> None:
+    service.server.set_policy(Policy.parse("192.0.2.0/24 host\nbind any tcp 8080 host").compiled())
+    async with await open_udp(service.path, HERE) as udp:
+        for attempt in (
+            partial(open_tcp, service.path, "192.0.2.1", 80),
+            partial(listen_tcp, service.path, "0.0.0.0", 8080),
+            partial(udp.connect, "192.0.2.1", 53),
+            partial(udp.send_to, b"x", ("192.0.2.1", 53), confirm=True),
+        ):
+            with pytest.raises(OSError, match="use the host's own sockets") as caught:
+                await attempt()
+            assert caught.value.errno == errno.ENETUNREACH
 
 
 async def test_a_reset_is_a_broken_resource_with_the_errno(service: Service) -> None:

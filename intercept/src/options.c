@@ -138,7 +138,7 @@ long virtual_getsockopt(int descriptor, int level, int option, void *value, sock
     if (handling == BY_NAMES) return get_by_names(descriptor, &name, option, value, length);
     long absent = lacks_level(&name, level, option);
     if (absent) return absent == -ENOPROTOOPT && name.family == AF_INET && level != IPPROTO_UDP ? -EOPNOTSUPP : absent;
-    if (handling == AS_HINT) return give(value, length, &(int){0}, sizeof(int));
+    if (handling == AS_HINT) return give(value, length, &(int){option == TCP_QUICKACK}, sizeof(int));
     if (is_impossible(length) || is_impossible(value)) return -EFAULT;
     if ((int)*length < 0) return -EINVAL;
     uint8_t answer[NETCON_RPC_DATA_MAX];

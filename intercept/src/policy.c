@@ -44,10 +44,20 @@ static const struct netcon_policy_rule *rule_for(int direction, const struct net
     return netcon_policy_match(&policy, direction, protocol_of(name), ip, address->port);
 }
 
+static bool is_wildcard(const struct netcon_address *address) {
+    static const uint8_t any[16];
+    return address->family && memcmp(address->ip, any, address->family == AF_INET ? 4 : 16) == 0;
+}
+
 long policy_ask(int direction, const struct netcon_name_program *name, const struct netcon_address *address,
                 struct rpc_call *call) {
     call->network = settings.network;
     const struct netcon_policy_rule *rule = policy.count && address->family ? rule_for(direction, name, address) : NULL;
+    if (!rule && policy.count && direction == NETCON_POLICY_CONNECT && is_wildcard(address)) {
+        struct netcon_address here = {.family = AF_INET, .port = address->port, .ip = {127, 0, 0, 1}};
+        rule = rule_for(direction, name, &here); /* this host: whether that is the virtual one */
+        if (rule && rule->target != NETCON_POLICY_VIRTUAL) rule = NULL;
+    }
     switch (rule ? rule->target : NETCON_POLICY_UNDECIDED) {
     case NETCON_POLICY_HOST:
         return -NETCON_RPC_TO_HOST;

@@ -1,7 +1,8 @@
 /* replace.c: another socket at the same number.
  *
- * dup3 is atomic: no other thread ever sees the number free. What had the old socket under another number, in another process
- * or in an epoll set, keeps the old one, which hangs up: a limit of the design, met by no program of the compatibility list.
+ * dup3 is atomic: no other thread ever sees the number free. The other numbers and the epoll sets of this process follow
+ * (copies.h). What another process has of the old socket stays the old one, which hangs up: a limit of the design, met by no
+ * program of the compatibility list.
  */
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -9,6 +10,7 @@
 #include <sys/time.h>
 
 #include "address.h"
+#include "copies.h"
 #include "kernel.h"
 #include "memory.h"
 #include "names.h"
@@ -37,7 +39,13 @@ long socket_replace(int descriptor, int fresh) {
         copy_time_limits(descriptor, fresh);
         done = raw(SYS_fcntl, fresh, F_SETFL, open_flags);
     }
-    if (done == 0) done = raw(SYS_dup3, fresh, descriptor, close_flags & FD_CLOEXEC ? O_CLOEXEC : 0);
+    if (done == 0) {
+        struct copies copies;
+        copies_take(descriptor, &copies);
+        done = raw(SYS_dup3, fresh, descriptor, close_flags & FD_CLOEXEC ? O_CLOEXEC : 0);
+        if (done >= 0) copies_replace(&copies, fresh);
+        copies_watch(&copies);
+    }
     close_descriptor(fresh);
     return done < 0 ? done : 0;
 }

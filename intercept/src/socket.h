@@ -24,7 +24,8 @@ static inline struct rpc_call call_about(uint16_t operation, int descriptor, con
  * @descriptor: the number; its O_NONBLOCK, O_ASYNC and FD_CLOEXEC stay, and its time limits
  * @fresh: the socket that replaces it; closed in any case
  *
- * Copies of the old descriptor (dup, other processes, an epoll set) keep the old socket. Return: 0 or -errno.
+ * Copies of the old descriptor in this process and its epoll sets get the new one, too; other processes' keep the old socket.
+ * Return: 0 or -errno.
  */
 long socket_replace(int descriptor, int fresh);
 

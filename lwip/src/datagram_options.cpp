@@ -186,8 +186,6 @@ int DatagramSocket::set_option(int level, int name, const uint8_t *value, uint32
             binding.reuse_address = options.reuse_address;
             binding.reuse_port = options.reuse_port;
         }
-        if (level == SOL_SOCKET && name == SO_TIMESTAMP && number != 0) options.timestamp_ns = false;
-        if (level == SOL_SOCKET && name == SO_TIMESTAMPNS && number != 0) options.timestamp = false;
         if (connected && mode() != before) change_mode(before, program);
         return *result;
     }
@@ -371,7 +369,7 @@ int DatagramSocket::get_option(int level, int name, uint32_t capacity, int progr
     case IPPROTO_IPV6:
         switch (name) {
         case IPV6_V6ONLY:
-            return number(options.v6_only);
+            return number(options.v6_only || (bound && !binding.local.is_any() && !binding.local.is_v4()));
         case IPV6_TCLASS:
             return number(options.traffic_class);
         case IPV6_UNICAST_HOPS:

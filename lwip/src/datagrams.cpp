@@ -162,8 +162,12 @@ int Datagrams::answer(DatagramSocket &socket, Request &request, Reply &reply) {
         return header.args[2] < 0
                    ? EINVAL
                    : socket.get_option(header.args[0], header.args[1], static_cast<uint32_t>(header.args[2]), program, reply);
-    case NETCON_RPC_SHUTDOWN:
-        return socket.shutdown(header.args[0]);
+    case NETCON_RPC_SHUTDOWN: {
+        int error = socket.shutdown(header.args[0]);
+        // Now, and not when the event of the program's own shutdown comes: a reader that it wakes may ask before.
+        if (error == 0 && header.args[0] == SHUT_RDWR) retire(socket);
+        return error;
+    }
     case NETCON_RPC_IOCTL:
         return socket.control(static_cast<uint32_t>(header.args[0]), header.data, header.data_length, reply);
     case NETCON_RPC_SENDTO:

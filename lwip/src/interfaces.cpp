@@ -82,7 +82,7 @@ uint64_t Server::network_of_interface(uint32_t index) const {
 }
 
 uint64_t Server::network_named(const std::string &name) const {
-    if (name == loopback_name) return loopback_is_virtual() ? loopback_network(0) : 0;
+    if (name == loopback_name) return loopback_network(0); // whoever has it: a run may want the virtual one
     for (auto &[network, stack] : networks_)
         if (stack->name() == name) return network;
     return 0;

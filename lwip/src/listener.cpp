@@ -87,11 +87,12 @@ Listener::~Listener() {
         std::erase(point->members, &owner_);
         if (point->members.empty()) std::erase_if(owner_.server.points, [&](auto &p) { return p.get() == point; });
     }
-    while (first_ != nullptr) {
-        Socket *connection = first_;
-        unlink(*connection);
-        connection->reset(ECONNRESET);
-    }
+    for (Queue *queue : {&ready_, &deferred_})
+        while (queue->first != nullptr) {
+            Socket *connection = queue->first;
+            unlink(*connection);
+            connection->reset(ECONNRESET);
+        }
 }
 
 int Listener::add(const std::shared_ptr<Stack> &stack) {
@@ -132,34 +133,63 @@ void Listener::set_backlog(int backlog) {
 }
 
 void Listener::enqueue(Socket &connection) {
-    connection.next_pending = nullptr;
     connection.came_through = &owner_;
-    (first_ == nullptr ? first_ : last_->next_pending) = &connection;
-    last_ = &connection;
-    queued_++;
+    if (connection.options.defer_accept > 0 && deferred_.count < backlog_max) {
+        connection.deferred_until_us = owner_.server.now_us() + static_cast<uint64_t>(connection.options.defer_accept) * 1'000'000;
+        deferred_.append(connection);
+        owner_.server.expect_deferred();
+        return;
+    }
+    ready_.append(connection);
     owner_.server.mark_dirty(owner_);
 }
 
-void Listener::unlink(Socket &connection) {
+void Listener::undefer(Socket &connection) {
+    deferred_.remove(connection);
+    connection.deferred_until_us = 0;
+    ready_.append(connection);
+    owner_.server.mark_dirty(owner_);
+}
+
+bool Listener::undefer_late(uint64_t now_us) {
+    for (Socket *connection = deferred_.first, *after; connection != nullptr; connection = after) {
+        after = connection->next_pending;
+        if (connection->deferred_until_us <= now_us) undefer(*connection);
+    }
+    return deferred_.first != nullptr;
+}
+
+void Listener::Queue::append(Socket &connection) {
+    connection.next_pending = nullptr;
+    (first == nullptr ? first : last->next_pending) = &connection;
+    last = &connection;
+    count++;
+}
+
+void Listener::Queue::remove(Socket &connection) {
     Socket *before = nullptr;
-    for (Socket *s = first_; s != nullptr; before = s, s = s->next_pending) {
+    for (Socket *s = first; s != nullptr; before = s, s = s->next_pending) {
         if (s != &connection) continue;
-        (before == nullptr ? first_ : before->next_pending) = s->next_pending;
-        if (last_ == s) last_ = before;
-        queued_--;
+        (before == nullptr ? first : before->next_pending) = s->next_pending;
+        if (last == s) last = before;
+        count--;
         break;
     }
-    connection.came_through = nullptr;
     connection.next_pending = nullptr;
 }
 
+void Listener::unlink(Socket &connection) {
+    (connection.deferred_until_us != 0 ? deferred_ : ready_).remove(connection);
+    connection.came_through = nullptr;
+}
+
 void Listener::top_up() {
-    for (unsigned i = 0; first_ != nullptr && !blocked && !retrying; i++) {
+    for (unsigned i = 0; ready_.first != nullptr && !blocked && !retrying; i++) {
         if (i == hand_overs_per_turn) {
             owner_.server.mark_dirty(owner_);
             return;
         }
-        Socket &connection = *first_;
+        Socket &connection = *ready_.first;
         switch (int error = hand_over(connection)) {
         case 0:
             break;

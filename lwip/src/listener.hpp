@@ -7,7 +7,8 @@
  * A connection that lwIP has accepted waits in the listener's queue, without a pair: it costs a PCB. From there the listener
  * keeps its own pair topped up with a few dozen *records* (socket_rpc.h), each with the program's end P of a new pair. The
  * program takes a record with recvmsg, without asking us; edge-triggered EPOLLOUT tells when it did. A full queue holds further
- * connections back in lwIP's backlog, which then ignores SYNs, as Linux does.
+ * connections back in lwIP's backlog, which then ignores SYNs, as Linux does. With TCP_DEFER_ACCEPT a connection waits apart until
+ * something has arrived, or until that time is over.
  */
 #pragma once
 
@@ -63,7 +64,11 @@ class Listener {
     void enqueue(Socket &connection);
     /* A connection that waits is gone. */
     void unlink(Socket &connection);
-    bool full() const { return queued_ >= backlog_; }
+    /* It has something to read, or has waited long enough for it (TCP_DEFER_ACCEPT). */
+    void undefer(Socket &connection);
+    /* Those that have. Whether others are left. */
+    bool undefer_late(uint64_t now_us);
+    bool full() const { return ready_.count >= backlog_; }
     /* Hand over what the pair takes. */
     void top_up();
 
@@ -75,8 +80,13 @@ class Listener {
     int hand_over(Socket &connection);
     Socket &owner_;
     std::vector<ListenPoint *> points_;
-    Socket *first_ = nullptr, *last_ = nullptr;
-    size_t queued_ = 0, backlog_ = 1;
+    struct Queue { // linked through next_pending
+        Socket *first = nullptr, *last = nullptr;
+        size_t count = 0;
+        void append(Socket &connection);
+        void remove(Socket &connection);
+    } ready_, deferred_;
+    size_t backlog_ = 1;
 };
 
 } // namespace netcon::server

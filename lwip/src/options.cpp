@@ -123,6 +123,10 @@ std::optional<int> set_plain_option(Options &options, int level, int name, int n
     for (const BoolOption &option : bool_options)
         if (option.level == level && option.name == name) {
             options.*option.field = number != 0;
+            if (level == SOL_SOCKET && (name == SO_TIMESTAMP || name == SO_TIMESTAMPNS)) { // one or the other, or none
+                options.timestamp = number != 0 && name == SO_TIMESTAMP;
+                options.timestamp_ns = number != 0 && name == SO_TIMESTAMPNS;
+            }
             return 0;
         }
     for (const IntOption &option : int_options)
@@ -242,9 +246,11 @@ int Socket::set_option(int level, int name, const uint8_t *value, uint32_t lengt
     // -- those that are not ints --
     if (std::optional<int> result = set_common_option(options, server, level, name, value, length)) return *result;
     if (level == IPPROTO_TCP && name == TCP_CONGESTION) {
+        if (length == 0) return EINVAL;
         std::string wanted(reinterpret_cast<const char *>(value), strnlen(reinterpret_cast<const char *>(value), length));
         return wanted == congestion ? 0 : ENOENT;
     }
+    if (level == IPPROTO_TCP && name == TCP_ULP) return ENOPROTOOPT;
     if (level == IPPROTO_IP && name == IP_OPTIONS) return length == 0 ? 0 : EOPNOTSUPP;
     if (level == SOL_SOCKET && (name == SO_ATTACH_FILTER || name == SO_ATTACH_BPF || name == SO_PEEK_OFF)) return EOPNOTSUPP;
 

@@ -31,7 +31,7 @@ struct Options {
     bool receive_buffer_set = false, send_buffer_set = false; // otherwise they grow with the connection
     int tos = 0, traffic_class = 0, ttl = -1, hop_limit = -1; // -1: the default
     int max_segment = 0;
-    int defer_accept = 0;   // kept: a connection is handed over when it is established
+    int defer_accept = 0;   // seconds for which a connection without data waits apart
     int user_timeout = 0;   // milliseconds; 0: as long as Linux endures silence
     int syn_count = 6;      // a SYN is repeated
     int linger2 = 60;       // kept: how long FIN-WAIT-2 lasts is lwIP's

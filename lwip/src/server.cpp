@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint64_t retry_after_us = 20'000;     // descriptors in flight become fewer when some program accepts
 constexpr uint64_t sweep_every_us = 30'000'000; // an orphan that made no progress in one whole round is given up
+constexpr uint64_t deferred_every_us = 500'000;
 constexpr size_t failed_kept = 256, ends_kept = 1024;
 constexpr size_t descriptors_reserved = 256; // for all that is not a program's socket
 
@@ -39,7 +40,8 @@ Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epo
     ends_.resize(ends_kept);
     retry_timer_ = reactor->timer_new(reactor->reactor, on_retry, this);
     sweep_timer_ = reactor->timer_new(reactor->reactor, on_sweep, this);
-    if (retry_timer_ == nullptr || sweep_timer_ == nullptr) throw std::bad_alloc();
+    deferred_timer_ = reactor->timer_new(reactor->reactor, on_deferred, this);
+    if (retry_timer_ == nullptr || sweep_timer_ == nullptr || deferred_timer_ == nullptr) throw std::bad_alloc();
 }
 
 Server::~Server() {
@@ -60,6 +62,7 @@ Server::~Server() {
         stack->forget(failure_ids_[id]);
     reactor->timer_free(retry_timer_);
     reactor->timer_free(sweep_timer_);
+    reactor->timer_free(deferred_timer_);
     if (flush_task_ != nullptr) flush_task_->server = nullptr; // it frees itself when it runs
 }
 
@@ -306,6 +309,17 @@ void Server::on_retry(void *context) {
         }
 }
 
+void Server::expect_deferred() {
+    if (!std::exchange(deferred_armed_, true)) reactor->timer_set(deferred_timer_, now_us() + deferred_every_us);
+}
+
+void Server::on_deferred(void *context) {
+    auto *server = static_cast<Server *>(context);
+    server->deferred_armed_ = false;
+    for (Socket *socket = server->sockets_; socket != nullptr; socket = socket->next)
+        if (socket->listener && socket->listener->undefer_late(server->now_us())) server->expect_deferred();
+}
+
 void Server::expect_orphan() {
     if (!std::exchange(sweep_armed_, true)) reactor->timer_set(sweep_timer_, reactor->now_us(reactor->reactor) + sweep_every_us);
 }
@@ -413,7 +427,10 @@ int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply 
         if (header.data_length < sizeof address) return EINVAL;
         std::memcpy(&address, header.data, sizeof address);
         if (!socket.options.device.empty() && network == 0) return ENODEV; // that network is gone
-        // A link-local address says which network in its scope.
+        // A link-local address says which network in its scope, unless the socket is bound to an interface.
+        if (address.family == AF_INET6 && address.scope == 0 && socket.options.device.empty() &&
+            Address::from(address).is_link_local())
+            return EINVAL;
         if (address.family == AF_INET6 && address.scope != 0 && Address::from(address).is_link_local() &&
             (network = network_of_interface(address.scope)) == 0)
             return ENODEV;

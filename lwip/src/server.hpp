@@ -68,6 +68,8 @@ class Server final : public RequestHandler {
     void remember_end(uint64_t id, int error);
     void retry_later(Socket &listener);
     void expect_orphan();
+    void expect_deferred();
+    uint64_t now_us() const { return reactor->now_us(reactor->reactor); }
     /* May a socket keep this descriptor? Its number tells how full the table is; some room is left for all else. */
     bool may_keep(const Descriptor &descriptor) const { return static_cast<size_t>(descriptor.get()) < sockets_max_; }
     /* A request may overtake the events of what the program did before it. These look whether the program has closed the
@@ -124,6 +126,7 @@ class Server final : public RequestHandler {
     static void on_flush(void *context);
     static void on_retry(void *context);
     static void on_sweep(void *context);
+    static void on_deferred(void *context);
     void flush();
     void free_retired();
     void create_socket(Request &request, Reply &reply);
@@ -157,8 +160,8 @@ class Server final : public RequestHandler {
     size_t ends_at_ = 0;
     std::vector<uint64_t> retrying_;
     FlushTask *flush_task_ = nullptr;
-    netcon_timer *retry_timer_ = nullptr, *sweep_timer_ = nullptr;
-    bool retry_armed_ = false, sweep_armed_ = false;
+    netcon_timer *retry_timer_ = nullptr, *sweep_timer_ = nullptr, *deferred_timer_ = nullptr;
+    bool retry_armed_ = false, sweep_armed_ = false, deferred_armed_ = false;
 };
 
 } // namespace netcon::server

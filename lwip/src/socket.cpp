@@ -128,6 +128,12 @@ void Socket::turn() {
         finish_closing();
         break;
     case State::pending: // what arrives waits in `tcp`
+        if (deferred_until_us == 0) break;
+        if (tcp.gone)
+            server.retire(*this); // nobody has seen it
+        else if (!tcp.rx_empty() || tcp.rx_fin)
+            came_through->listener->undefer(*this);
+        break;
     case State::failed:
         break;
     }
@@ -355,10 +361,17 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, uint16_t 
     program = std::move(p);
     remote = binding.remote = to;
     network = server.network_of(stack.get());
+    scope_addresses();
     connect_reported_ = waits;
     state = State::connecting;
     server.count.connects++;
     return EINPROGRESS;
+}
+
+/* Programs see link-local addresses with the interface on which they are. */
+void Socket::scope_addresses() {
+    if (local.is_link_local()) local.scope = server.interface_of(network);
+    if (remote.is_link_local()) remote.scope = server.interface_of(network);
 }
 
 /* Makes P unwritable. EBADF when P is not the other end of S. */
@@ -402,7 +415,7 @@ int Socket::name_pair(char kind, const Address &own, int error) {
     name.family = family;
     name.local_port = own.port;
     name.remote_port = kind == 'L' ? 0 : remote.port;
-    name.scope = static_cast<uint16_t>(own.is_link_local() ? own.scope : 0);
+    name.scope = static_cast<uint16_t>(own.is_link_local() ? own.scope : remote.is_link_local() ? remote.scope : 0);
     netcon_address local_form = own.to(family), remote_form = remote.to(family);
     std::memcpy(name.local_ip, local_form.ip, sizeof name.local_ip);
     if (kind != 'L') std::memcpy(name.remote_ip, remote_form.ip, sizeof name.remote_ip);
@@ -489,6 +502,7 @@ int Socket::make_accepted_pair(const Socket &listening) {
     binding.local = local;
     binding.remote = remote;
     binding.network = network = server.network_of(tcp.stack());
+    scope_addresses();
     binding.uid = uid;
     binding.reuse_address = listening.binding.reuse_address;
     binding.reuse_port = listening.binding.reuse_port;

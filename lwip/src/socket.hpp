@@ -94,6 +94,7 @@ class Socket {
     /* of the listener's queue */
     Socket *next_pending = nullptr;
     bool backlog_delayed = false;
+    uint64_t deferred_until_us = 0; // 0: not deferred
     Socket *came_through = nullptr;
 
   private:
@@ -102,6 +103,7 @@ class Socket {
 
     int claim_port();
     void apply_options();
+    void scope_addresses();
     int fill_program(Descriptor &program);
     void drain_pair();
     void drain_filler();

@@ -99,7 +99,10 @@ def find_socket(network: str | None) -> Path:
         else:
             return Path(path)
     if network and _answers(rpc_socket(folder)):
-        raise Failure(f"network {network} is not joined; `netcon -D {folder} join {network}` does it")
+        raise Failure(
+            f"network {network} is not joined with a stack of ours; `netcon -D {folder} join {network} --port lwip` does it "
+            "(if its port is a device of the kernel, programs use it as they are, without `netcon run`)"
+        )
     raise Failure(
         f"no service answers in {folder} ({problem}); start one with `netcon -D {folder} service -d`, or name its home with -D"
     )

@@ -346,6 +346,7 @@ def make_app(service: Service) -> Starlette:
     """All endpoints, without a gate."""
     from netcon.service.capture_api import CaptureEndpoints
     from netcon.service.controller_api import ControllerEndpoints
+    from netcon.service.event_api import EventEndpoints
 
     async def refused(request: Request, error: Exception) -> Response:
         return Response(b"", 404)
@@ -362,7 +363,12 @@ def make_app(service: Service) -> Starlette:
         return reply(request, {"error": 500, "description": str(error)}, 500)
 
     return Starlette(
-        routes=[*NodeEndpoints(service).routes(), *ControllerEndpoints(service).routes(), *CaptureEndpoints(service).routes()],
+        routes=[
+            *NodeEndpoints(service).routes(),
+            *ControllerEndpoints(service).routes(),
+            *CaptureEndpoints(service).routes(),
+            *EventEndpoints(service).routes(),
+        ],
         exception_handlers={
             404: refused,
             405: refused,

@@ -7,14 +7,14 @@ and cannot be part of a loop. A port that a program holds already is left to it,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 from netcon.core.errors import NetconError
 from netcon.names.table import IP
-from netcon.service.resolver import Resolver, receive_exactly
+from netcon.service.resolver import receive_exactly
 from netcon.sockets import DatagramSocket, TcpStream, listen_tcp, open_udp
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ PORT = 53
 _RETRY_S = 5.0
 _CONNECTION_S = 20.0  # idle, or slow
 _CONNECTIONS = 32  # at once, for each address
+
+
+#: (query, network, bytes that fit: None for UDP) -> the response, None for none.
+Responder = Callable[[bytes, int, int | None], Awaitable[bytes | None]]
 
 
 class NameServer:
@@ -54,7 +58,7 @@ class NameServer:
         with scope:
             while True:
                 try:
-                    await serve(self._path(network), self._names.resolver, network, str(ip))
+                    await serve(self._path(network), self._names.respond, network, str(ip))
                 except (OSError, NetconError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                     if str(error) != reported:
                         reported = str(error)
@@ -62,7 +66,7 @@ class NameServer:
                 await trio.sleep(_RETRY_S)
 
 
-async def serve(path: str, resolver: Resolver, network: int, ip: str, port: int = PORT) -> None:
+async def serve(path: str, respond: Responder, network: int, ip: str, port: int = PORT) -> None:
     """Answer on one address of `network`, until cancelled. OSError: the port is taken, or the address has gone."""
     async with await open_udp(path, ip, port, network) as udp, await listen_tcp(path, ip, port, network) as listener:
         log.info("DNS for network %016x on %s port %d", network, ip, port)
@@ -70,12 +74,12 @@ async def serve(path: str, resolver: Resolver, network: int, ip: str, port: int 
 
         async def accepted(stream: TcpStream) -> None:
             async with stream, limit:
-                await _connection(stream, resolver, network)
+                await _connection(stream, respond, network)
 
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.serve_listeners, accepted, [listener])
-                await _datagrams(udp, resolver, network)
+                await _datagrams(udp, respond, network)
         except BaseExceptionGroup as group:
             error: BaseException = group
             while isinstance(error, BaseExceptionGroup):
@@ -83,21 +87,21 @@ async def serve(path: str, resolver: Resolver, network: int, ip: str, port: int 
             raise error from None
 
 
-async def _datagrams(udp: DatagramSocket, resolver: Resolver, network: int) -> None:
+async def _datagrams(udp: DatagramSocket, respond: Responder, network: int) -> None:
     while True:
         got = await udp.receive_from()
-        _, response = await resolver.respond(got.data, network, forward=False)
+        response = await respond(got.data, network, None)
         if response is not None:
             await udp.send_to(response, got.peer)
 
 
-async def _connection(stream: TcpStream, resolver: Resolver, network: int) -> None:
+async def _connection(stream: TcpStream, respond: Responder, network: int) -> None:
     try:
         while True:
             with trio.fail_after(_CONNECTION_S):
                 length = int.from_bytes(await receive_exactly(stream, 2))
                 wire = await receive_exactly(stream, length)
-                _, response = await resolver.respond(wire, network, limit=65535, forward=False)
+                response = await respond(wire, network, 65535)
                 if response is None:
                     return
                 await stream.send_all(len(response).to_bytes(2) + response)

@@ -117,6 +117,14 @@ class Names:
             nursery.start_soon(server.run)
             await self.answer_programs()
 
+    async def respond(self, wire: bytes, network: int, limit: int | None) -> bytes | None:
+        """To another member's DNS query; whatever it is, the server goes on."""
+        try:
+            return (await self.resolver.respond(wire, network, limit=limit, forward=False))[1]
+        except Exception:
+            self._service.defect("a DNS query")
+            return None
+
     async def answer_programs(self) -> None:
         """Answers the questions that come by socket RPC, each in a task of its own, until cancelled."""
         server = self._service.server

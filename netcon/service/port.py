@@ -32,7 +32,10 @@ def interface_name(network: int, attempt: int = 0) -> str:
 
 
 def permitted_addresses(config: NetworkConfig, settings: NetworkSettings) -> list[tuple[bytes, int]]:
-    return [(ip, prefix) for ip, prefix in config.addresses if settings.permits(ip, prefix, target=False)]
+    """What the controller gave, as far as it may, and what was added by hand."""
+    given = [(ip, prefix) for ip, prefix in config.addresses if settings.permits(ip, prefix, target=False)]
+    taken = {ip for ip, _ in given}
+    return given + [(ip, prefix) for ip, prefix in settings.addresses if ip not in taken]
 
 
 def permitted_routes(config: NetworkConfig, settings: NetworkSettings) -> list[tuple[bytes, int, bytes | None]]:

@@ -48,6 +48,7 @@ from netcon.service.api import serve_api
 from netcon.service.captures import Captures
 from netcon.service.clock import Clock
 from netcon.service.errors import PortError, ServiceError
+from netcon.service.events import EventLog
 from netcon.service.home import Home
 from netcon.service.interfaces import address_changes, discard_changes
 from netcon.service.names import Names
@@ -72,6 +73,7 @@ _STACK_CHECK_MS = 250  # under traffic, failed stacks are looked for this often;
 _INTERFACES_S = 30.0  # vl1 §5.13
 _SETTLE_S = 0.2  # a change of addresses comes in several parts: the old one goes, the new one comes, a route
 _LOCAL_CONF_S = 10.0  # service-api §6
+_TRACE_S = 90.0  # dropped frames are traced for this long after the last question about them
 _PEERS_S = 3600.0  # vl1 §7
 _SLEPT_MS = 10_000  # an overrun of this much means that the machine slept (vl1 §5.13)
 _DEFECT_PAUSE_MS = 1_000  # after the engine's timers failed
@@ -110,6 +112,9 @@ class Service:
         self.clock = Clock()
         #: Exceptions that nobody foresaw; each cost one packet or one call.
         self.defects = 0
+        #: What happened lately, for the API.
+        self.events = EventLog()
+        self._trace_until = 0.0
         self.network_settings: dict[int, NetworkSettings] = {}
         self.ports: dict[int, Port] = {}
         self._to_interfaces = False  # every socket of the wire is bound to its interface
@@ -378,6 +383,7 @@ class Service:
             case ConfigureNetwork(network):
                 self._configure(network)
             case NodeEvent("identity_collision", peer):
+                self.events.add(action, self.clock())
                 log.error(
                     "root %010x knows another node with this address: move identity.secret and identity.public out of %s and start "
                     "again, as a new node",
@@ -385,11 +391,12 @@ class Service:
                     self.home.path,
                 )
             case NodeEvent("online" | "offline" | "path_learned" as name, peer):
+                self.events.add(action, self.clock())
                 log.info("%s%s", name.replace("_", " "), f" {peer:010x}" if peer else "")
                 if name != "path_learned":
                     self._online_changed()
             case NodeEvent():
-                pass  # messages that any peer may send as fast as it likes: not for the log
+                self.events.add(action, self.clock())  # messages that any peer may send as fast as it likes: not for the log
 
     def _flush(self) -> bool:
         """Give waiting datagrams and frames to the reactor, in order; False if some did not fit."""
@@ -469,6 +476,8 @@ class Service:
             self._restart_failed_stacks()
             self._announce_joined_groups()
             self._look_after_devices()
+            if self.node.tracing and now >= self._trace_until:
+                self.node.tracing = False
             if slept:
                 self._wake()  # trio's clock stood still meanwhile, the engine's did not
             changed = False
@@ -759,6 +768,17 @@ class Service:
         self._wake()
         for event in list(self._committed.values()):
             await event.wait()
+
+    def trace_for_a_while(self) -> None:
+        """Somebody wants to know why frames are dropped."""
+        self._trace_until = trio.current_time() + _TRACE_S
+        self.node.tracing = True
+
+    def send_message(self, destination: int, type_id: int, data: bytes) -> None:
+        """A USER_MESSAGE to another node (vl1 §4.15)."""
+        self.node.send_user_message(destination, type_id, data, self.clock())
+        self.perform()
+        self._wake()
 
     @property
     def version(self) -> tuple[int, int, int]:

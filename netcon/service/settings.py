@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from netcon.core.address import Endpoint, Scope, parse_address, parse_endpoint, parse_network, scope_of
+from netcon.core.address import Endpoint, Scope, format_endpoint, parse_address, parse_endpoint, parse_network, scope_of
 from netcon.core.errors import DecodeError
 from netcon.core.physical import PeerHints, PhysicalNetwork
 from netcon.names.table import NameTable
@@ -20,6 +20,8 @@ from netcon.service.errors import SettingsError
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_PORT = 9993
+#: Addresses of one network that are added by hand.
+MAX_OWN_ADDRESSES = 32
 #: What a network's frames may go to: the built-in stack, or a TAP device of the kernel.
 PORT_KINDS = ("lwip", "tap")
 #: Where a random port is drawn from (vl1 §5.13).
@@ -178,7 +180,8 @@ def _check(parse: Any, value: str, path: Path, key: str, expected: str) -> None:
 @dataclass(slots=True, frozen=True)
 class NetworkSettings:
     """What this node lets a network's controller do to it (vl2 §6.7). A non-empty `whitelist` narrows `managed`. `port`: one of
-    PORT_KINDS, "" for the service's default; a key of ours, which others ignore."""
+    PORT_KINDS, "" for the service's default; `addresses`: our own choice of more, with their prefix lengths. Both are keys of ours,
+    which others ignore."""
 
     managed: bool = True
     allow_global: bool = False
@@ -186,6 +189,7 @@ class NetworkSettings:
     dns: bool = False
     whitelist: tuple[IPNetwork, ...] = field(default=())
     port: str = ""
+    addresses: tuple[Endpoint, ...] = ()
 
     @classmethod
     def parse(cls, text: str, path: Path) -> NetworkSettings:
@@ -210,20 +214,27 @@ class NetworkSettings:
             dns=values.get("allowDNS", "0")[:1] in ("1", "t", "T"),
             whitelist=tuple(whitelist),
             port=_port_kind(values.get("port", ""), str(path)),
+            addresses=_own_addresses(values.get("addresses", "").split(","), str(path)),
         )
 
     def to_text(self) -> str:
         managed = ",".join(map(str, self.whitelist)) if self.whitelist else f"{self.managed:d}"
         text = f"allowManaged={managed}\nallowGlobal={self.allow_global:d}\nallowDefault={self.default:d}\nallowDNS={self.dns:d}\n"
-        return text + (f"port={self.port}\n" if self.port else "")
+        if self.port:
+            text += f"port={self.port}\n"
+        if self.addresses:
+            text += f"addresses={','.join(map(format_endpoint, self.addresses))}\n"
+        return text
 
     def changed(self, body: Mapping[str, object]) -> NetworkSettings:
         """With the settings of a POST /network body (service-api §3.4): real booleans only; a whitelist does not survive a POST.
-        `port` is ours. SettingsError."""
+        `port` and `localAddresses`, a list that takes the place of the old one, are ours. SettingsError."""
         names = {"allowManaged": "managed", "allowGlobal": "allow_global", "allowDefault": "default", "allowDNS": "dns"}
         changes: dict[str, Any] = {name: body[key] for key, name in names.items() if isinstance(body.get(key), bool)}
         if "port" in body:
             changes["port"] = _port_kind(body["port"], "port")
+        if "localAddresses" in body:
+            changes["addresses"] = _own_addresses(body["localAddresses"], "localAddresses")
         return replace(self, whitelist=(), **changes)
 
     def permits(self, ip: bytes, prefix: int, *, target: bool) -> bool:
@@ -244,6 +255,23 @@ def _port_kind(value: object, where: str) -> str:
     if value not in ("", *PORT_KINDS):
         raise SettingsError(f"{where}: {value!r} is no kind of port; use one of {', '.join(PORT_KINDS)}")
     return str(value)
+
+
+def _own_addresses(value: object, where: str) -> tuple[Endpoint, ...]:
+    """A list of `ip/bits`, host bits and all; empty strings do not count."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value) or len(value) > MAX_OWN_ADDRESSES:
+        raise SettingsError(f"{where}: a list of at most {MAX_OWN_ADDRESSES} addresses as 10.1.2.3/24 is wanted")
+    found: dict[bytes, Endpoint] = {}
+    for text in filter(None, map(str.strip, value)):
+        try:
+            interface = ipaddress.ip_interface(text)
+        except ValueError:
+            raise SettingsError(f"{where}: {text!r} is no address; write it as 10.1.2.3/24") from None
+        ip = interface.ip
+        if "/" not in text or "%" in text or ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip.is_link_local:
+            raise SettingsError(f"{where}: {text!r} cannot be a host's address on a network; write it as 10.1.2.3/24")
+        found[ip.packed] = Endpoint(ip.packed, interface.network.prefixlen)
+    return tuple(found.values())
 
 
 def _contains(net: IPNetwork, ip: bytes, prefix: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from netcon.core.address import format_endpoint, format_ip, format_mac
-from netcon.core.netconf import NetworkConfig
+from netcon.core.netconf import NetworkConfig, SingleSignOn
 from netcon.core.network import NetworkStatus, State
 from netcon.core.peer import PeerStatus
 from netcon.core.world import MoonStatus
@@ -22,7 +22,8 @@ def version_fields(version: tuple[int, int, int]) -> Json:
 
 
 def network_object(status: NetworkStatus, settings: NetworkSettings, port: str, device: str) -> Json:
-    """service-api §3.4, and `port`, its kind. Addresses and routes are what the controller sent, not what `settings` permits."""
+    """service-api §3.4, and of ours `port`, its kind, and `localAddresses`, those added by hand. Other addresses and routes are
+    what the controller sent, not what `settings` permits."""
     config = status.config
     network = f"{status.id:016x}"
     return {
@@ -45,6 +46,7 @@ def network_object(status: NetworkStatus, settings: NetworkSettings, port: str, 
         "allowDefault": settings.default,
         "allowDNS": settings.dns,
         "assignedAddresses": assigned_addresses(config),
+        "localAddresses": [format_endpoint(address) for address in settings.addresses],
         "routes": route_objects(config),
         "multicastSubscriptions": [
             {"mac": format_mac(group.mac), "adi": group.adi}
@@ -52,6 +54,20 @@ def network_object(status: NetworkStatus, settings: NetworkSettings, port: str, 
             if group.mac != b"\xff" * 6 or group.adi
         ],
         "dns": dns_object(config),
+        **_sign_on(status),
+    }
+
+
+def _sign_on(status: NetworkStatus) -> Json:
+    """Where to sign on, of networks that want it; clients look whether the fields are there (service-api §3.4)."""
+    sso = status.config.sso if status.config else SingleSignOn()
+    required = status.status is State.AUTHENTICATION_REQUIRED
+    if not (required or sso.enabled):
+        return {}
+    return {
+        "ssoEnabled": True,
+        "authenticationURL": status.authentication_url if required else sso.login_url,
+        "authenticationExpiryTime": sso.expiry,
     }
 
 

@@ -13,7 +13,7 @@ from tests.differential.harness import CASES, Case
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 HEAD = """\
-# Compatibility with the kernel's TCP
+# Compatibility with the kernel's TCP and UDP
 
 Generated from `tests/differential` by `python3 -m tests.differential.document`; a test compares the two.
 
@@ -33,7 +33,15 @@ given here: a difference that grows, shrinks or goes away fails the suite.
 
 ## Not covered
 
-* UDP, ICMP and raw sockets: they stay the kernel's (`docs/intercept.md`).
+* ICMP and raw sockets (`tests/lwip/test_rpc_icmp.py`); what is left of UDP is in `docs/intercept.md`.
+* `SO_LINGER` with a time: `close` is the kernel's own on the pair and returns at once, and the service sends what was written
+  (with 0 seconds it resets the connection).
+* `SO_SNDBUF` bounds what the service holds of a connection; the pair takes up to 212,992 bytes more. `TCP_NOTSENT_LOWAT` is shown,
+  and `poll` does not know it. `TCP_CORK` and `TCP_QUICKACK` are hints, and shown as never set.
+* `TCP_FASTOPEN`, `TCP_ULP`, `SO_ZEROCOPY` are refused with `ENOPROTOOPT`, `MSG_FASTOPEN` with `EOPNOTSUPP`, as by older kernels.
+* A connection that a timer ended (keep-alive, `TCP_USER_TIMEOUT`, retransmission): `recv` and `SO_ERROR` say `ETIMEDOUT`, a plain
+  `read` says `ECONNRESET`.
+* Windows: 64 KiB at first; what a program has not read beyond that stays with the peer until it keeps pace (up to 2 MiB).
 * `read` or `recv` on a listening socket takes a waiting connection away and loses it.
 * `/proc/net/tcp`, `ss`, `lsof -i`, and whoever asks by raw system call, see AF_UNIX sockets.
 * `pthread_cancel` in `accept`, `recv`, `connect`: they are no cancellation points.

@@ -12,6 +12,7 @@ from types import TracebackType
 import pytest
 
 from netcon import intercept
+from netcon.policy import Policy
 from tests.differential import document, zygote
 from tests.differential.harness import CASES
 from tests.standalone import StandaloneService
@@ -24,6 +25,15 @@ FAMILIES = {
     "IPv4": (("127.0.0.1", "", "::1"), ("10.77.0.1", "10.77.0.99", "fd77::1")),
     "IPv6": (("::1", "", "127.0.0.1"), ("fd77::1", "fd77::99", "10.77.0.1")),
 }
+
+
+#: The same with loopback addresses on both sides, where ours are the virtual loopback's.
+VIRTUAL = {
+    "virtual IPv4": (("127.0.0.1", "", "::1"), ("127.0.0.1", "10.77.0.99", "::1")),
+    "virtual IPv6": (("::1", "", "127.0.0.1"), ("::1", "fd77::99", "127.0.0.1")),
+}
+#: The virtual loopback carries no groups and has no broadcast address (docs/policy.md).
+NOT_VIRTUAL = ("multicast_", "broadcast_")
 
 
 class Side:
@@ -67,11 +77,27 @@ def sides(service: StandaloneService) -> Iterator[tuple[Side, Side]]:
         yield kernel, ours
 
 
+@pytest.fixture(scope="module")
+def virtual_sides(service: StandaloneService) -> Iterator[tuple[Side, Side]]:
+    policy = Policy.parse("loopback virtual").environment()
+    with Side(None) as kernel, Side(intercept.run_environment(socket_path=service.path, policy=policy)) as ours:
+        yield kernel, ours
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", CASES)
 def test_case(name: str, family: str, sides: tuple[Side, Side]) -> None:
+    compare(name, sides, *FAMILIES[family])
+
+
+@pytest.mark.parametrize("family", VIRTUAL)
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(NOT_VIRTUAL)])
+def test_case_on_the_virtual_loopback(name: str, family: str, virtual_sides: tuple[Side, Side]) -> None:
+    compare(name, virtual_sides, *VIRTUAL[family])
+
+
+def compare(name: str, sides: tuple[Side, Side], kernel_place: tuple[str, str, str], our_place: tuple[str, str, str]) -> None:
     kernel, ours = sides
-    kernel_place, our_place = FAMILIES[family]
     kernel.start(name, *kernel_place)
     ours.start(name, *our_place)
     by_kernel, by_us = kernel.result(), ours.result()

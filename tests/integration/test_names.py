@@ -338,3 +338,19 @@ async def test_our_own_parts_resolve_as_programs_do(named: Lab) -> None:
     for name in (f"nobody.{DOMAIN}", "www.example.org", "", "a..b"):
         with pytest.raises(socket.gaierror, match="netcon names"):
             await resolve(path, name)
+
+
+def test_garbage_at_port_53_changes_nothing(named: Lab) -> None:
+    dns = named.b.client.get(f"/network/{named.network}")["dns"]["servers"][0]
+    script = f"""
+import os
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for number in range(200):
+    udp.sendto(os.urandom(number), ({dns!r}, 53))
+for wire in (b'', b'\\0', b'\\0\\5abc', b'\\xff\\xff' + os.urandom(100)):
+    with socket.create_connection(({dns!r}, 53)) as tcp:
+        tcp.sendall(wire)
+"""
+    python(named, script)
+    assert dig(named.b, named.network, f"@{dns}", f"web.{DOMAIN}") == [named.address]
+    assert "a defect in netcon" not in named.root.log.read_text()

@@ -161,3 +161,43 @@ client = socket.create_connection((ADDRESS, upstream.getsockname()[1]))
 print(is_kernels(front), is_kernels(client), is_kernels(upstream))
 """
     assert python(real_service, code, "bind any tcp 41001 host", wrapper=tuple(inside.command())) == "True False False\n"
+
+
+COPIES = """
+waiting = socket.create_server(('127.0.0.1', 0))
+client = socket.socket(); client.setblocking(False)
+copies = [os.dup(client.fileno()) for _ in range(3)]
+os.set_inheritable(copies[0], True)
+first, second = select.epoll(), select.epoll()
+first.register(client, select.EPOLLIN | select.EPOLLONESHOT)
+second.register(copies[1], select.EPOLLOUT | select.EPOLLET)
+second.register(os.pipe()[0], 0)
+with contextlib.suppress(BlockingIOError):
+    client.connect(waiting.getsockname())
+server, _ = waiting.accept()
+assert second.poll(10) == [(copies[1], select.EPOLLOUT)]
+server.send(b'hello')
+assert first.poll(10) == [(client.fileno(), select.EPOLLIN)] and first.poll(0) == []
+assert os.read(copies[2], 9) == b'hello'
+os.write(copies[0], b'answer')
+assert server.recv(9) == b'answer'
+print([os.get_inheritable(fd) for fd in copies], is_kernels(client))
+"""
+
+
+def test_copies_and_epoll_sets_follow_to_the_host(real_service: Service) -> None:
+    assert python(real_service, COPIES) == "[True, False, False] True\n"
+
+
+def test_copies_and_epoll_sets_follow_to_a_new_pair(virtual: Service) -> None:
+    """A connect after a failed one gets a new pair."""
+    failed = """
+real_connect = socket.socket.connect
+def connect(sock, address):
+    sock.setblocking(True)
+    assert error(real_connect, sock, ('127.0.0.1', 9)) == 'ECONNREFUSED'
+    sock.setblocking(False)
+    real_connect(sock, address)
+"""
+    code = COPIES.replace("client.connect(", "connect(client, ")
+    assert python(virtual, failed + code) == "[True, False, False] False\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import socket
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from netcon.service.socket_rpc import SETSOCKOPT
+from netcon.service.socket_rpc import BIND, CONNECT, GETPEERNAME, GETSOCKNAME, SETSOCKOPT, pack_address
+from tests.lwip.datagram_client import interfaces
 from tests.lwip.rpc_client import ProgramSocket
-from tests.lwip.service import HERE, HERE6, SERVICE_ID, Service
+from tests.lwip.service import HERE, HERE6, NETWORK_A, NETWORK_B, SERVICE_ID, Service
 
 TCP, SOL, IP, IP6 = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_IPV6
 
@@ -164,5 +166,54 @@ def test_a_stream_is_narrowed_by_the_name_of_an_interface() -> None:
         client.connect(HERE, 8080)
         listener.accept()[0].close()
         client.setsockopt(SOL, socket.SO_BINDTODEVICE, b"b0\0")
+    service.assert_idle()
+    service.close()
+
+
+@pytest.mark.parametrize(
+    ("level", "name", "value"),
+    [
+        (TCP, socket.TCP_FASTOPEN, 5),
+        (TCP, 30, 1),  # TCP_FASTOPEN_CONNECT
+        (TCP, 31, b"tls"),  # TCP_ULP
+        (TCP, 35, bytes(64)),  # TCP_ZEROCOPY_RECEIVE
+        (SOL, 60, 1),  # SO_ZEROCOPY
+    ],
+)
+def test_refused_as_a_kernel_that_has_it_not(sock: ProgramSocket, level: int, name: int, value: int | bytes) -> None:
+    with pytest.raises(OSError) as caught:
+        sock.setsockopt(level, name, value)
+    assert caught.value.errno == errno.ENOPROTOOPT
+    with pytest.raises(OSError) as caught:
+        sock.getsockopt(level, name, 64)
+    assert caught.value.errno == errno.ENOPROTOOPT
+
+
+def test_link_local_addresses_of_streams_have_a_scope() -> None:
+    service = Service(two=True)
+    program = service.program()
+    entries = {entry.network: entry for entry in interfaces(program) if entry.address and entry.address.startswith("fe80")}
+    here, there = entries[NETWORK_A], entries[NETWORK_B]
+    assert here.address is not None
+    assert there.address is not None
+    with program.socket(socket.AF_INET6) as listener, program.socket(socket.AF_INET6) as client:
+        with pytest.raises(OSError) as caught:
+            listener.ask(BIND, data=pack_address(there.address, 8080))
+        assert caught.value.errno == errno.EINVAL
+        listener.ask(BIND, data=pack_address(there.address, 8080, there.index))
+        listener.listen()
+        for scope, refusal in ((0, errno.EINVAL), (99, errno.ENODEV)):
+            with pytest.raises(OSError) as caught:
+                client.ask(CONNECT, (1,), pack_address(there.address, 8080, scope))
+            assert caught.value.errno == refusal
+        with contextlib.suppress(BlockingIOError):
+            client.ask(CONNECT, (1,), pack_address(there.address, 8080, here.index))
+        client.finish_connect()
+        accepted, _ = listener.accept()
+        with accepted:
+            seen = [
+                struct.unpack_from("=I", sock.ask(ask), 4)[0] for sock in (client, accepted) for ask in (GETSOCKNAME, GETPEERNAME)
+            ]
+            assert seen == [here.index, here.index, there.index, there.index]
     service.assert_idle()
     service.close()

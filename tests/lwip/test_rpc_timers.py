@@ -18,6 +18,7 @@ from tests.lwip.wire import ACK, RST, SYN, arp_reply, mac
 
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
 ESTABLISHED = 1
+SIOCOUTQ, SIOCOUTQNSD = 0x5411, 0x894B
 
 
 @pytest.fixture
@@ -252,5 +253,59 @@ def test_tcp_info_is_cut_to_the_length_that_was_asked(host: Host) -> None:
     whole = host.during(lambda: sock.getsockopt(TCP, socket.TCP_INFO, 500))
     assert len(whole) >= 232
     assert host.during(lambda: sock.getsockopt(TCP, socket.TCP_INFO, 104)) == whole[:104]
+    sock.close()
+    host.run(61)
+
+
+def test_defer_accept_gives_a_silent_connection_after_its_time(host: Host) -> None:
+    listener = host.during(host.program.socket)
+    host.during(lambda: listener.setsockopt(TCP, socket.TCP_DEFER_ACCEPT, 3))
+    host.during(lambda: listener.bind(HERE, 8080))
+    host.during(listener.listen)
+    host.wire.give(arp_reply(PEER_MAC, PEER, mac(1), HERE))
+    for port in (PORT, PORT + 1, PORT + 2):
+        host.give(port, 8080, sequence=1000, flags=SYN)
+        (answer,) = [segment for segment in host.segments() if segment.flags & SYN]
+        host.give(port, 8080, sequence=1001, acknowledged=answer.sequence + 1)
+    listener.p.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    host.give(PORT + 2, 8080, sequence=1001, acknowledged=answer.sequence + 1, flags=RST)
+    assert host.count("pending") == 2, "one was reset before anybody saw it"
+    assert not host.run(2.9, until=lambda: host.count("pending") == 0)
+    assert host.run(1, until=lambda: host.count("pending") == 0)
+    accepted = [listener.accept() for _ in range(2)]
+    assert [peer[1] for _, peer in accepted] == [PORT, PORT + 1]
+    for sock, _ in accepted:
+        sock.close()
+    listener.close()
+    host.run(61)
+
+
+def test_what_is_deferred_goes_with_its_listener(host: Host) -> None:
+    listener = host.during(host.program.socket)
+    host.during(lambda: listener.setsockopt(TCP, socket.TCP_DEFER_ACCEPT, 3))
+    host.during(lambda: listener.bind(HERE, 8080))
+    host.during(listener.listen)
+    host.wire.give(arp_reply(PEER_MAC, PEER, mac(1), HERE))
+    host.give(PORT, 8080, sequence=1000, flags=SYN)
+    (answer,) = [segment for segment in host.segments() if segment.flags & SYN]
+    host.give(PORT, 8080, sequence=1001, acknowledged=answer.sequence + 1)
+    assert host.count("pending") == 1
+    host.during(listener.close)
+    assert host.count("sockets") == 0
+    assert any(segment.flags & RST for segment in host.segments())
+    host.run(5)
+
+
+def test_siocoutq_is_what_the_peer_has_not_acknowledged(host: Host) -> None:
+    sock, port, first = connection(host, (TCP, socket.TCP_NODELAY, 1))
+    host.during(lambda: sock.p.sendall(bytes(1000)))
+    seen = [host.during(partial(sock.ioctl, request)) for request in (SIOCOUTQ, SIOCOUTQNSD)]
+    host.give(PORT, port, sequence=1001, acknowledged=first + 536)
+    seen.append(host.during(lambda: sock.ioctl(SIOCOUTQ)))
+    host.give(PORT, port, sequence=1001, acknowledged=first + 1000)
+    seen.append(host.during(lambda: sock.ioctl(SIOCOUTQ)))
+    assert seen == [1000, 0, 464, 0]
     sock.close()
     host.run(61)

@@ -235,7 +235,7 @@ NETWORK_FIELDS = {
 def test_join_and_leave(http: httpx.Client, service: RunningService) -> None:
     assert http.get("/network").json() == []
     joined = http.post(f"/network/{NETWORK.upper()}", json={}).json()
-    assert set(joined) == NETWORK_FIELDS | {"port"}  # ours: the kind of port
+    assert set(joined) == NETWORK_FIELDS | {"port", "localAddresses"}  # ours: the kind of port, and addresses added by hand
     assert joined["id"] == joined["nwid"] == NETWORK
     assert joined["status"] == "REQUESTING_CONFIGURATION"
     assert joined["type"] == "PRIVATE"

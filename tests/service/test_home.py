@@ -333,3 +333,12 @@ def test_port_and_process_id_files_are_for_existing_clients(home: Home) -> None:
     home.withdraw()
     assert not (home.path / "zerotier-one.pid").exists()
     assert home.last_port() == 9993
+
+
+def test_the_devicemap_names_a_networks_interface(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    home = Home(tmp_path / "home")
+    assert home.device_name(0x8056C2E21C000001) is None
+    (home.path / "devicemap").write_text("# names\n8056C2E21C000001 = lab0\n8056c2e21c000002=much-too-long-a-name\n")
+    assert home.device_name(0x8056C2E21C000001) == "lab0"
+    assert home.device_name(0x8056C2E21C000002) is None
+    assert "not an interface name" in caplog.text

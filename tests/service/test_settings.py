@@ -72,6 +72,26 @@ def test_a_corrupt_file_is_named(text: str) -> None:
         NetworkSettings.parse(text, FILE)
 
 
+def test_addresses_of_our_own_are_kept_in_the_file() -> None:
+    settings = NetworkSettings().changed({"localAddresses": ["10.1.2.3/24", "fd00::5/64", "10.1.2.3/16"]})
+    assert "addresses=10.1.2.3/16,fd00::5/64\n" in settings.to_text()
+    assert NetworkSettings.parse(settings.to_text(), Path("x")) == settings
+    assert settings.changed({"allowGlobal": True}).addresses == settings.addresses
+    assert settings.changed({"localAddresses": []}).addresses == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "10.1.2.3/24", [5], ["10.1.2.3"], ["x/24"], ["127.0.0.1/8"], ["224.0.0.1/4"], ["fe80::1%eth0/64"], ["0.0.0.0/0"]),
+        [f"10.1.2.{number}/24" for number in range(33)],
+    ],
+)
+def test_what_is_no_list_of_addresses_is_refused(value: object) -> None:
+    with pytest.raises(SettingsError, match=r"10\.1\.2\.3/24"):
+        NetworkSettings().changed({"localAddresses": value})
+
+
 def test_names_of_the_owner() -> None:
     names = {"hosts": {"printer.home.arpa": ["10.9.9.9", "fd00::9"]}, "elsewhere": "host", "serve": ["8056c2e21c000001"]}
     conf = parse_local_conf(json.dumps({"settings": {"names": names}}).encode(), Path("local.conf"))
@@ -92,3 +112,24 @@ def test_names_of_the_owner() -> None:
 def test_names_that_make_no_sense(names: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
         parse_local_conf(json.dumps({"settings": {"names": names}}).encode(), Path("local.conf"))
+
+
+def test_the_kind_of_port_is_kept_and_checked() -> None:
+    assert NetworkSettings().port == ""
+    assert "port" not in NetworkSettings().to_text()  # a key of ours only where it says something
+    settings = NetworkSettings().changed({"port": "tap"})
+    assert NetworkSettings.parse(settings.to_text(), FILE) == settings
+    assert settings.changed({"allowGlobal": True}).port == "tap"
+    for wrong in ("vhost", 1, None):
+        with pytest.raises(SettingsError, match="lwip, tap"):
+            settings.changed({"port": wrong})
+    with pytest.raises(SettingsError, match=r"x\.local\.conf.*lwip, tap"):
+        NetworkSettings.parse("port=vhost\n", FILE)
+
+
+def test_the_default_kind_of_port_is_checked() -> None:
+    conf = Path("local.conf")
+    assert parse_local_conf(b"{}", conf).settings.networkPort == "lwip"
+    assert parse_local_conf(b'{"settings": {"networkPort": "tap"}}', conf).settings.networkPort == "tap"
+    with pytest.raises(SettingsError, match=r"networkPort.*lwip, tap"):
+        parse_local_conf(b'{"settings": {"networkPort": "vhost"}}', conf)
