@@ -80,12 +80,12 @@ bool names_program(int descriptor, struct netcon_name_program *name) {
     return read_name(SYS_getsockname, descriptor, (unsigned char *)name, "P", sizeof *name) != 0;
 }
 
-bool names_plain(int descriptor) {
+int names_connected(int descriptor) {
     struct sockaddr_un address;
     socklen_t length = sizeof address;
     /* Both ends of ours exist for as long as the descriptor, so its other end always has an address, be it without a name. */
-    if (raw(SYS_getpeername, descriptor, &address, &length) != 0 || address.sun_family != AF_UNIX) return true;
-    return kind_of_name(&address, length) == 'C';
+    if (raw(SYS_getpeername, descriptor, &address, &length) != 0 || address.sun_family != AF_UNIX) return 0;
+    return kind_of_name(&address, length) == 'C' ? 1 : -1;
 }
 
 bool names_datagrams(int descriptor, struct netcon_name_program *name) {

@@ -21,11 +21,12 @@
 bool names_program(int descriptor, struct netcon_name_program *name);
 
 /**
- * names_plain() - is it a connected stream of ours, or surely none of ours?
+ * names_connected() - is it a connected stream of ours?
  *
  * Then recv and send without an address or an unusual flag are the kernel's. One look at the name of the other end decides.
+ * Return: 1 yes; 0 surely none of ours; -1: to be looked at.
  */
-bool names_plain(int descriptor);
+int names_connected(int descriptor);
 
 /* Is it one of ours that carries datagrams (UDP, ICMP, raw)? One look at the type of the descriptor decides for all others. */
 bool names_datagrams(int descriptor, struct netcon_name_program *name);

@@ -1,27 +1,26 @@
 """Run CPython's tests on kernel sockets and on ours, and say where the results differ.
 
-    python3 -m tests.cpython.runner [--only PATTERN] [--log FILE]    shows each difference that is not explained
+    python3 -m tests.cpython.runner [--only PATTERN] [--log FILE]    shows each difference, explained or not
 
 A *lane* is a zygote (`zygote.py`) without privilege in a network namespace of its own; a lane of ours has a service of its own,
-too, whose loopback is virtual. Lanes take classes of tests from one queue, long ones first.
+too, whose loopback is virtual. Lanes take classes of tests from one queue, slow ones first.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import fnmatch
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -32,22 +31,32 @@ HERE = Path(__file__).parent
 PYTHON = "/usr/bin/python3.11"
 #: Lanes for each side: tests wait more than they compute.
 LANES = 3
+#: Modules whose classes take seconds: they begin.
+LONG = {"test_ssl", "test_events", "test_sendfile", "test_sock_lowlevel"}
 #: A test that takes longer hangs.
 PATIENCE = 60.0
 
+#: The modules of test_asyncio in which there are sockets of the internet.
+ASYNCIO = [
+    "test_base_events",
+    "test_buffered_proto",
+    "test_events",
+    "test_selector_events",
+    "test_sendfile",
+    "test_server",
+    "test_sock_lowlevel",
+    "test_ssl",
+    "test_sslproto",
+    "test_streams",
+    "test_unix_events",
+]
 MODULES = {
     "test_socket": ["test.test_socket"],
     "test_selectors": ["test.test_selectors"],
     "test_socketserver": ["test.test_socketserver"],
     "test_httplib": ["test.test_httplib"],
     "test_ssl": ["test.test_ssl"],
-    "test_asyncio": [
-        f"test.test_asyncio.{module}"
-        for module in (
-            "test_base_events test_buffered_proto test_events test_selector_events test_sendfile test_server test_sock_lowlevel "
-            "test_ssl test_sslproto test_streams test_unix_events"
-        ).split()
-    ],
+    "test_asyncio": [f"test.test_asyncio.{module}" for module in ASYNCIO],
 }
 
 
@@ -100,8 +109,9 @@ class Lane:
             environment[intercept.PRELOAD] = str(library)
         zygote = shutil.copy(HERE / "zygote.py", folder)
         modules = [module for modules in MODULES.values() for module in modules]
+        assignments = (f"{name}={value}" for name, value in environment.items())
         self.process = subprocess.Popen(
-            [PYTHON, str(HERE / "confine.py"), *(f"{name}={value}" for name, value in environment.items()), "--", PYTHON, zygote, *modules],
+            [PYTHON, str(HERE / "confine.py"), *assignments, "--", PYTHON, zygote, *modules],
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -141,8 +151,15 @@ class Runs:
     def of(self, ours: bool) -> Results:
         return self.ours if ours else self.kernel
 
-    def different(self) -> list[str]:
-        return [test for test in self.kernel if self.kernel[test].status != self.ours[test].status]
+    def update(self, other: Runs) -> None:
+        self.kernel.update(other.kernel)
+        self.ours.update(other.ours)
+
+
+def _same(jobs: list[list[Job]]) -> list[Job]:
+    if any(other != jobs[0] for other in jobs):
+        raise RuntimeError("the two sides have not the same tests")
+    return jobs[0]
 
 
 class Lanes:
@@ -152,18 +169,29 @@ class Lanes:
         self.folder = Path(tempfile.mkdtemp(prefix="netcon-cpython-"))
         self.folder.chmod(0o755)
         self.lanes: list[tuple[bool, Lane]] = []
-        for number in range(LANES):
-            for ours in (False, True):
-                place = self.folder / f"{number}-{'ours' if ours else 'kernel'}"
-                place.mkdir(mode=0o755)
-                self.lanes.append((ours, Lane(place, ours=ours, log=log)))
-        #: What there is, as all lanes see it.
-        self.jobs = [lane.jobs() for _, lane in self.lanes][0]
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.folder)
+            for number in range(LANES):
+                for ours in (False, True):
+                    place = self.folder / f"{number}-{'ours' if ours else 'kernel'}"
+                    place.mkdir(mode=0o755)
+                    lane = Lane(place, ours=ours, log=log)
+                    stack.callback(lane.stop)
+                    self.lanes.append((ours, lane))
+            #: What there is, as all lanes see it.
+            self.jobs = _same([lane.jobs() for _, lane in self.lanes])
+            self.end = stack.pop_all()
 
-    def run(self, jobs: Iterable[Job], patience: float = PATIENCE) -> Runs:
+    def jobs_of(self, wanted: Collection[str]) -> list[Job]:
+        """The jobs for some tests."""
+        chosen = [replace(job, tests=tuple(test for test in job.tests if f"{job}.{test}" in wanted)) for job in self.jobs]
+        return [job for job in chosen if job.tests]
+
+    def run(self, jobs: Sequence[Job], patience: float = PATIENCE) -> Runs:
         """Each job on both sides."""
         runs = Runs()
-        waiting = {ours: collections.deque(jobs) for ours in (False, True)}
+        ordered = sorted(jobs, key=lambda job: (job.module.split(".")[-1] not in LONG, -len(job.tests)))
+        waiting = {ours: collections.deque(ordered) for ours in (False, True)}
         failures: list[BaseException] = []
 
         def serve(ours: bool, lane: Lane) -> None:
@@ -191,9 +219,7 @@ class Lanes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for _, lane in self.lanes:
-            lane.stop()
-        shutil.rmtree(self.folder)
+        self.end.close()
 
 
 def main() -> None:
@@ -205,16 +231,14 @@ def main() -> None:
     parser.add_argument("--slow", action="store_true", help="show the slowest classes")
     options = parser.parse_args()
     with Lanes(options.log) as lanes:
-        jobs = []
-        for job in lanes.jobs:
-            tests = tuple(test for test in job.tests if fnmatch.fnmatch(f"{job}.{test}", options.only))
-            if tests:
-                jobs.append(Job(job.module, job.kind, tests))
+        known = [f"{job}.{test}" for job in lanes.jobs for test in job.tests]
+        jobs = lanes.jobs_of(set(fnmatch.filter(known, options.only)))
         began = time.monotonic()
         runs = lanes.run(jobs, options.patience)
         print(f"{time.monotonic() - began:.1f} s", len(runs.kernel), "tests")
-    for test in runs.different():
-        print(f"{test}\n    kernel  {runs.kernel[test]}\n    ours    {runs.ours[test]}")
+    for test in known:
+        if runs.kernel.get(test) and runs.kernel[test].status != runs.ours[test].status:
+            print(f"{test}\n    kernel  {runs.kernel[test]}\n    ours    {runs.ours[test]}")
     if options.json:
         Path(options.json).write_text(json.dumps({t: [str(runs.kernel[t]), str(runs.ours[t])] for t in runs.kernel}, indent=1))
     if options.slow:

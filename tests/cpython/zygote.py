@@ -1,9 +1,10 @@
 """Run classes of CPython's own tests, each in a process of its own: `zygote.py MODULE...`, by the Python whose tests they are.
 
-Loads the modules once and opens no socket. The first line on standard output is what there is, `[[MODULE, CLASS, [TEST, ...]], ...]`.
-For each line on standard input, `[MODULE, CLASS, [TEST, ...], SECONDS]`, it forks a child that leads its own session and runs these
-tests in this order, and prints one line, `{TEST: [RESULT, TEXT]}`. RESULT is passed, skipped, failed, hung (no test may take
-more than SECONDS) or died; TEXT is the reason, in one line. What a hang has kept from running is run in another child.
+Loads the modules once and opens no socket. The first line on standard output is what there is:
+`[[MODULE, CLASS, [TEST, ...]], ...]`. For each line on standard input, `[MODULE, CLASS, [TEST, ...], SECONDS]`, it forks a child
+that leads its own session and runs these tests in this order, and prints one line, `{TEST: [RESULT, TEXT]}`. RESULT is passed,
+skipped, failed, hung (no test may take more than SECONDS) or died; TEXT is the reason, in one line. What a hang has kept from
+running is run in another child.
 
 Runs alone, without this package, with Debian's Python and its standard library only.
 """
@@ -185,6 +186,7 @@ def run(kind, tests, seconds):
 def main():
     from test import support
 
+    os.chdir(tempfile.gettempdir())  # some tests look when they are loaded whether a socket can be bound here
     support.use_resources = ["network", "cpu"]
     support.verbose = 0
     found = load(sys.argv[1:])
