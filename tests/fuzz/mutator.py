@@ -1,6 +1,7 @@
 """Changes inputs the way parsers break: bits flipped, lengths inflated, ends cut, pieces repeated, other inputs spliced in.
 
-Blind, but from good inputs: most of what comes out still passes the first checks. The same generator and corpus give the same inputs.
+Blind, but from good inputs: most of what comes out still passes the first checks. The same generator and corpus give the same
+inputs.
 """
 
 from __future__ import annotations

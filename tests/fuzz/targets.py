@@ -284,7 +284,7 @@ _RULE_TEXTS = (
     "tag department\n\tid 1000\n\tenum 100 sales\n\tenum 200 it\n\tdefault sales\n;\naccept tdiff department 0;\ndrop;\n",
     "cap superuser\n\tid 1\n\taccept ipprotocol tcp and dport 22;\n;\nbreak chr tcp_syn and not chr tcp_ack;\naccept;\n",
     "macro web($port)\n\taccept ipprotocol tcp and dport $port;\n;\ninclude web(80)\n# said\naccept ipsrc 10.0.0.0/8;\ndrop;\n",
-    "tee 64 1234567890 iptos 0xfc 8-16;\nredirect 1234567890 icmp 8 0;\nwatch -1 1234567890 random 0.5;\ndrop macsrc 02:00:00:00:00:01;",
+    "tee 64 1234567890 iptos 0xfc 8-16;\nredirect 1234567890 icmp 8 0;\nwatch -1 1234567890 random 0.5;\ndrop;",
 )
 
 
@@ -453,9 +453,9 @@ def _trace_records() -> Iterable[bytes]:
     address = socket_rpc.pack_address("10.1.2.3", 80)
     sockaddr = b"\x02\0\0\x50\x0a\x01\x02\x03" + bytes(8)
     for call, count in ((b"connect", 3), (b"sendto", 6), (b"setsockopt", 5), (b"recvfrom", 6), (b"poll", 3), (b"socket", 3)):
-        head = trace._RECORD.pack(
-            trace.MAGIC, trace.VERSION, 1, 0, 7, 8, 9, 10, 3, 1, 2, 16, 0, 0, 0, _NETWORK, 5, 2, 1, 6, count, 1, 67, 0, address, address, call
-        )  # fmt: skip
+        start = (trace.MAGIC, trace.VERSION, 1, 0, 7, 8, 9, 10)
+        given = (3, 1, 2, 16, 0, 0)
+        head = trace._RECORD.pack(*start, *given, 0, _NETWORK, 5, 2, 1, 6, count, 1, 67, 0, address, address, call)
         yield head + sockaddr
     yield head
 

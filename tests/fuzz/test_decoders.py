@@ -22,7 +22,7 @@ EACH = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name
 @EACH
 def test_good_inputs_first(target: Target) -> None:
     """Some of the inputs that all the others are made from are accepted: otherwise nothing would be tested."""
-    assert any([target(data) for data in target.corpus()])
+    assert any(target(data) for data in target.corpus())
 
 
 @EACH

@@ -25,7 +25,10 @@ def test_datagrams_of_a_recorded_session(name: str) -> None:
     """Each machine of the capture gets what was sent to it and to the others, changed, between what was really sent."""
     record = next(node for node in SESSION["nodes"] if node["name"] == name)
     node = Node(
-        Identity.parse(record["secret"]), World.parse(bytes.fromhex(SESSION["planet"])), random=random.Random(name).randbytes, now=EPOCH
+        Identity.parse(record["secret"]),
+        World.parse(bytes.fromhex(SESSION["planet"])),
+        random=random.Random(name).randbytes,
+        now=EPOCH,
     )
     for other in SESSION["nodes"]:
         if other is not record:
@@ -60,7 +63,7 @@ def test_authentic_packets_of_changed_bodies_then_frames_still_pass() -> None:
         node, peer = generator.choice(senders)
         data = mutator.next()[:8_000]
         # A network of which the controller says so, or a peer that pushes us its broken paths, may well be lost for a while.
-        if not data or data[0] & 0x1F in (Verb.NETWORK_CONFIG, Verb.ERROR) and node is lab.controller:
+        if not data or (data[0] & 0x1F in (Verb.NETWORK_CONFIG, Verb.ERROR) and node is lab.controller):
             continue
         head = generator.randbytes(8) + peer.header_out + bytes(9)
         packet = peer.keys.seal(head + data, generator.choice((0, 1, 3)))
