@@ -25,7 +25,28 @@ ACTORS_MAX = 12
 PROCESSES_MAX = 5
 DONTWAIT = socket.MSG_DONTWAIT
 CLOSE_RANGE_CLOEXEC = 4
+#: RLIMIT_NOFILE of a script that has one, and the descriptors of a process then: the library needs some for the time of a call.
+LIMIT, LIMITED_MAX = 64, 50
 EPOLL_BITS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP
+
+
+#: What needs no descriptor, on our side either (docs/intercept.md), or fails for want of one on both.
+WITH_FULL_TABLE = {
+    "accept",
+    "copy",
+    "end",
+    "epoll_wait",
+    "flags",
+    "fork",
+    "full",
+    "get",
+    "kill",
+    "name",
+    "recv",
+    "select",
+    "send",
+    "socket",
+}
 
 
 @dataclass(eq=False)
@@ -73,6 +94,7 @@ class Handle:
 class Process:
     handles: dict[int, Handle] = field(default_factory=dict)
     storm: bool = False
+    full: bool = False  # the table of descriptors is
     loose: bool = False  # a storm's handler has used numbers while another thread ran: which are free, nobody knows
     actors: list[int] = field(default_factory=list)
 
@@ -101,6 +123,7 @@ class World:
         self.labels: dict[int, Thing] = {}
         self.lines: list[str] = []
         self.after = 0
+        self.limited = False
         self.applied: list[Op] = []
 
     # ---- what is there ----
@@ -130,7 +153,8 @@ class World:
     # ---- what happens ----
 
     def add(self, actor: int, slot: int, thing: Thing, number: int, cloexec: bool = False) -> None:
-        need(slot not in self.used_slots and 0 <= slot < 1000)
+        need(slot not in self.used_slots and 0 <= slot < 1000 and not self.actors[actor].full)
+        need(not self.limited or number < LIMITED_MAX)
         self.used_slots.add(slot)
         self.actors[actor].handles[slot] = Handle(thing, number, cloexec)
 
@@ -195,6 +219,7 @@ class World:
         numbers = [int(word) for word in rest]
         try:
             need(int(actor) in self.actors)
+            need(not self.actors[int(actor)].full or name in WITH_FULL_TABLE)
             method(int(actor), *numbers)
         except Illegal:
             return False
@@ -213,7 +238,7 @@ class World:
         for slot, handle in process.handles.items():
             if not (survives_exec and handle.cloexec):
                 made.handles[slot] = Handle(handle.thing, handle.number, handle.cloexec)
-        made.loose = process.loose
+        made.loose, made.full = process.loose, process.full
         self.used_actors.add(child)
         self.actors[child] = made
         self.parents[child] = actor
@@ -287,10 +312,21 @@ class World:
 
     def do_storm(self, actor: int, on: int, restart: int) -> None:
         process = self.actors[actor]
-        need(process.storm != bool(on))
+        need(process.storm != bool(on) and not self.limited)
         process.storm = bool(on)
         self._tell_loose(actor)
         self.step((actor, "storm", on, restart))
+
+    def do_limit(self, actor: int) -> None:
+        need(not self.applied)
+        self.limited = True
+        self.step((actor, "limit", LIMIT))
+
+    def do_full(self, actor: int, full: int) -> None:
+        process = self.actors[actor]
+        need(self.limited and process.actors == [actor] and process.full != bool(full))
+        process.full = bool(full)
+        self.step((actor, "full", 0) if full else (actor, "empty"))
 
     # ---- descriptors ----
 
@@ -302,7 +338,9 @@ class World:
     def do_copy(self, actor: int, slot: int, new: int, how: int) -> None:
         process = self.actors[actor]
         thing = self.thing(actor, slot)
-        if how < 2:
+        if self.actors[actor].full:
+            need(how < 2 and new not in self.used_slots)
+        elif how < 2:
             number = process.free(3 if how == 0 else 20)
             self.add(actor, new, thing, number, how == 1)
         else:
@@ -380,7 +418,8 @@ class World:
 
     def do_socket(self, actor: int, slot: int, kind: int, flags: int) -> None:
         thing = Thing("datagrams" if kind else "stream", nonblock=bool(flags & 1))
-        self.add(actor, slot, thing, self.actors[actor].free(), bool(flags & 2))
+        if not self.actors[actor].full:
+            self.add(actor, slot, thing, self.actors[actor].free(), bool(flags & 2))
         self.step((actor, "socket", slot, kind, flags))
 
     def do_bind(self, actor: int, slot: int, any_address: int, other: int) -> None:
@@ -436,7 +475,7 @@ class World:
     def do_accept(self, actor: int, slot: int, new: int, flags: int) -> None:
         listener = self.thing(actor, slot, "stream", "listening")
         need(listener.nonblock or bool(listener.pending))
-        if listener.pending:
+        if listener.pending and not self.actors[actor].full:
             server = listener.pending[0]
             # Its address is said by the label of the client, which has it for as long as no other socket has its port.
             cloexec = bool(flags & 2) and not flags & 4
@@ -449,7 +488,7 @@ class World:
     def do_send(self, actor: int, slot: int, length: int, seed: int, how: int, flags: int, label: int) -> None:
         thing = self.thing(actor, slot)
         if thing.kind == "datagrams":
-            need(thing.state == "bound" and length <= 1400)
+            need(thing.state == "bound" and length <= 1400 and not self.actors[actor].full)
             there = thing.peer if label < 0 else self.labels.get(label)
             need(there is not None and not there.closed and there.kind == "datagrams" and there.state == "bound")
             assert there is not None
@@ -510,6 +549,7 @@ class World:
     def do_name(self, actor: int, slot: int, peer: int) -> None:
         thing = self.thing(actor, slot)
         need(thing.kind in ("stream", "datagrams") and thing.state in ("fresh", "bound", "listening", "connected"))
+        need(not self.actors[actor].full or (thing.kind == "stream" and thing.state in ("listening", "connected")))
         if thing.kind == "stream" and thing.state == "connected":
             need(not (thing.ended and (thing.shut_write or thing.shut_read)))
         self.step((actor, "name", slot, peer))
@@ -518,6 +558,7 @@ class World:
         thing = self.thing(actor, slot)
         need(thing.kind in ("stream", "datagrams") and thing.state in ("fresh", "bound", "listening", "connected"))
         need(thing.kind == "stream" or option != 7)
+        need(not self.actors[actor].full or (thing.kind == "stream" and option <= 4))
         self.step((actor, "get", slot, option))
 
     def do_set(self, actor: int, slot: int, option: int, value: int) -> None:
@@ -620,6 +661,7 @@ class World:
     def finish(self) -> None:
         """Everybody ends, leaves first."""
         for process in self.processes():
+            self.apply(("full", process.actors[0], 0))
             self.apply(("storm", process.actors[0], 0, 0))
         while len(self.actors) > 1:
             for child in reversed(list(self.actors)):

@@ -232,7 +232,8 @@ static void reap(const struct line *line, char *text) {
 static void limit(const struct line *line, char *text) {
     struct rlimit now;
     getrlimit(RLIMIT_NOFILE, &now);
-    now.rlim_cur = line->a[0] ? (rlim_t)line->a[0] : now.rlim_max;
+    now.rlim_cur = (rlim_t)line->a[0];
+    if (now.rlim_max < now.rlim_cur) now.rlim_max = now.rlim_cur;
     say(text, "%d", setrlimit(RLIMIT_NOFILE, &now));
 }
 
