@@ -454,8 +454,9 @@ class World:
             need(thing.state == "bound" and there.state == "bound" and not thing.any and not thing.queue)
             thing.peer = there
         else:
-            # A socket that failed gets another in its place: copies keep the dead one (docs/intercept.md).
-            need(thing.state in ("fresh", "bound") or (thing.state == "failed" and self.holders(thing) == 1))
+            # A socket that failed gets another in its place, and other processes keep the dead one (docs/intercept.md).
+            own = sum(handle.thing is thing for handle in self.actors[actor].handles.values())
+            need(thing.state in ("fresh", "bound") or (thing.state == "failed" and self.holders(thing) == own))
             need(not any(entry[0] is thing for other in self.alive() for entry in other.members.values()))
             if there.state == "listening":
                 need(len(there.pending) < there.backlog)

@@ -237,6 +237,18 @@ static void limit(const struct line *line, char *text) {
     say(text, "%d", setrlimit(RLIMIT_NOFILE, &now));
 }
 
+/* Until SIGUSR2, of which another line of output tells that it is waited for. */
+static void await_signal(const struct line *line, char *text) {
+    sigset_t set;
+    int number;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    put(line, "waiting");
+    sigwait(&set, &number);
+    say(text, "went on");
+}
+
 static bool perform_process(struct line *line, char *text) {
     const char *name = line->name;
     if (strcmp(name, "fork") == 0 || strcmp(name, "vfork") == 0 || strcmp(name, "spawn") == 0 || strcmp(name, "thread") == 0)
@@ -251,6 +263,8 @@ static bool perform_process(struct line *line, char *text) {
         limit(line, text);
     else if (strcmp(name, "loose") == 0)
         loose = true;
+    else if (strcmp(name, "pause") == 0)
+        await_signal(line, text);
     else if (strcmp(name, "storm") == 0)
         line->a[0] ? storm_begin(line->a[1], text) : storm_end(text);
     else
