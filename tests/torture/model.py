@@ -192,6 +192,12 @@ class World:
                 thing.state = listener.state = "spent"
         thing.state = "spent" if thing.ended or thing.shut_read or thing.shut_write or thing.state == "spent" else "reset"
 
+    def label(self, slot: int, thing: Thing) -> None:
+        """All learn the port of `thing` by this number, which another thing must not have, here or in another process."""
+        need(self.labels.get(slot) in (None, thing))
+        self.labels[slot] = thing
+        thing.label = slot
+
     # ---- lines ----
 
     def step(self, *lines: tuple[int | str, ...]) -> None:
@@ -429,18 +435,16 @@ class World:
             there = self.labels.get(other)
             need(there is not None and not there.closed and there.kind == thing.kind and there.state in ("bound", "listening"))
         else:
-            thing.state, thing.label, thing.any = "bound", slot, bool(any_address)
-            self.labels[slot] = thing
+            self.label(slot, thing)
+            thing.state, thing.any = "bound", bool(any_address)
         self.step((actor, "bind", slot, any_address, other))
 
     def do_listen(self, actor: int, slot: int, backlog: int) -> None:
         thing = self.thing(actor, slot, "stream", "fresh", "bound", "listening")
         need(len(thing.pending) <= backlog)
+        self.label(slot, thing)
         if thing.state == "fresh":
             thing.any = True
-        if thing.label < 0 or thing.state != "listening":
-            thing.label = slot
-            self.labels[slot] = thing
         thing.state, thing.backlog = "listening", backlog
         self.step((actor, "listen", slot, backlog))
 
@@ -452,12 +456,14 @@ class World:
         need(thing is not there and there.kind == thing.kind)
         if thing.kind == "datagrams":
             need(thing.state == "bound" and there.state == "bound" and not thing.any and not thing.queue)
+            need(self.labels.get(slot) in (None, thing))
             thing.peer = there
         else:
             # A socket that failed gets another in its place, and other processes keep the dead one (docs/intercept.md).
             own = sum(handle.thing is thing for handle in self.actors[actor].handles.values())
             need(thing.state in ("fresh", "bound") or (thing.state == "failed" and self.holders(thing) == own))
             need(not any(entry[0] is thing for other in self.alive() for entry in other.members.values()))
+            need(self.labels.get(slot) in (None, thing))
             if there.state == "listening":
                 need(len(there.pending) < there.backlog)
                 need(not thing.nonblock or thing.state != "failed")
@@ -468,9 +474,7 @@ class World:
                 # A signal would make it an asynchronous one, after whose failure the kernel says ECONNABORTED once.
                 need(there.state == "bound" and not thing.nonblock and not self.actors[actor].storm)
                 thing.state = "failed"
-            if thing.label < 0:
-                thing.label = slot
-                self.labels[slot] = thing
+        self.label(slot, thing)
         self.step((actor, "connect", slot, label))
 
     def do_accept(self, actor: int, slot: int, new: int, flags: int) -> None:
@@ -526,7 +530,7 @@ class World:
             need(there or bool(dontwait))
             if flags & socket.MSG_WAITALL and how <= 2:
                 need(bool(dontwait) or thing.unread >= length or thing.ended)
-                need(not flags & socket.MSG_PEEK and thing.state == "connected")
+                need(not flags & socket.MSG_PEEK)
             if thing.state == "reset" and thing.unread == 0:
                 thing.state = "spent"
             if how > 2 or not flags & socket.MSG_PEEK:
@@ -543,6 +547,8 @@ class World:
             thing.shut_read = True
         else:
             need(not thing.shut_write and not thing.shut_read and not peer.closed)
+            # Both ends of the stream together look like a close, which resets here.
+            need(not (thing.ended and (thing.lingers or peer.lingers)))
             thing.shut_write = True
             peer.ended = True
         self.step((actor, "shutdown", slot, how))
@@ -565,7 +571,7 @@ class World:
     def do_set(self, actor: int, slot: int, option: int, value: int) -> None:
         thing = self.thing(actor, slot, "stream", "connected")
         if option < 0:
-            need(not thing.shut_write and not thing.ended)
+            need(not (thing.shut_write and thing.ended))
             thing.lingers = True
         self.step((actor, "set", slot, option, value))
 
