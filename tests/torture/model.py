@@ -614,7 +614,7 @@ class World:
 
     def do_exercise(self, actor: int, turns: int, seed: int, *others: int) -> None:
         crowd = [actor, *others]
-        need(len(set(crowd)) == len(crowd) and all(other in self.actors for other in others))
+        need(len(set(crowd)) == len(crowd) and all(other in self.actors and not self.actors[other].full for other in others))
         self.step(*((one, "exercise", turns, seed + one) for one in crowd))
 
     def do_forks(self, actor: int, count: int, turns: int, seed: int) -> None:
@@ -631,7 +631,8 @@ class World:
         need(thing.peer is peer and not thing.shut_write and not peer.shut_read and peer.unread == 0 and not peer.closed)
         lines: list[tuple[int | str, ...]] = [(actor, "pump", slot, length, seed), (other, "drain", there, length, seed)]
         if third >= 0:
-            need(third in self.actors and third not in (actor, other) and slot in self.actors[third].handles)
+            need(third in self.actors and third not in (actor, other) and not self.actors[third].full)
+            need(slot in self.actors[third].handles)
             need(self.actors[third].handles[slot].thing is thing)
             lines.append((third, "copies", slot, 100))
         self.step(*lines)
@@ -657,7 +658,7 @@ class World:
         need(bool(servers) and actor not in servers and len(set(servers)) == len(servers))
         lines: list[tuple[int | str, ...]] = [(actor, "visit", label, count * len(servers), at_once)]
         for server in servers:
-            need(server in self.actors)
+            need(server in self.actors and not self.actors[server].full)
             slot = next((slot for slot, handle in self.actors[server].handles.items() if handle.thing is listener), -1)
             need(slot >= 0)
             lines.append((server, "serve", slot, count, how))
