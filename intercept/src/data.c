@@ -234,7 +234,12 @@ long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags
                     socklen_t address_length) {
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !address && !(flags & MSG_FASTOPEN), &name);
-    if (kind == NOT_OURS) return raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
+    if (kind == NOT_OURS) {
+        struct msghdr message = {.msg_name = (void *)address, .msg_namelen = address_length};
+        return socket_leaves_loopback(descriptor, &message)
+                   ? -ENETUNREACH
+                   : raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
+    }
     if (kind == DATAGRAMS) {
         struct iovec part = {(void *)buffer, length};
         struct msghdr message = {.msg_name = (void *)address, .msg_namelen = address_length, .msg_iov = &part, .msg_iovlen = 1};
@@ -270,6 +275,7 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
     bool unusual = message->msg_name || (uint32_t)message->msg_controllen || (flags & MSG_FASTOPEN);
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !unusual, &name);
+    if (kind == NOT_OURS && unusual && socket_leaves_loopback(descriptor, message)) return -ENETUNREACH;
     if (kind == NOT_OURS && !settings.musl) return raw(SYS_sendmsg, descriptor, message, flags);
     struct msghdr copy = copied(message);
     if (kind == DATAGRAMS) {
@@ -289,8 +295,10 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
 
 long virtual_sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags) {
     struct netcon_name_program name;
-    if (!settings.musl && kind_of(descriptor, false, &name) == NOT_OURS)
-        return raw(SYS_sendmmsg, descriptor, messages, count, flags);
+    bool native = !settings.musl && kind_of(descriptor, false, &name) == NOT_OURS;
+    for (unsigned int i = 0; native && !is_impossible(messages) && i < count && i < MESSAGES_MAX; i++)
+        native = !socket_leaves_loopback(descriptor, &messages[i].msg_hdr);
+    if (native) return raw(SYS_sendmmsg, descriptor, messages, count, flags);
     unsigned int sent = 0;
     while (sent < count && sent < MESSAGES_MAX) {
         long done = virtual_sendmsg(descriptor, &messages[sent].msg_hdr, flags);
