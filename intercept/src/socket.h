@@ -4,6 +4,7 @@
 
 #include <netcon/socket_rpc.h>
 #include <stdbool.h>
+#include <sys/socket.h>
 
 #include "rpc.h"
 
@@ -30,11 +31,11 @@ static inline struct rpc_call call_about(uint16_t operation, int descriptor, con
 long socket_replace(int descriptor, int fresh);
 
 /**
- * socket_end() - why a connection of ours ended
+ * socket_end() - why a connection of ours ended, or was not made
  * @descriptor: the program's end, on which the kernel said ECONNRESET
  *
- * The pair can only say that; a connection that a timer ended (keep-alive, TCP_USER_TIMEOUT, retransmission) is known to the
- * service. Return: -ETIMEDOUT and the like once, or -ECONNRESET.
+ * The pair can only say that. Why an attempt failed is in the name of its other end; a connection that a timer ended (keep-alive,
+ * TCP_USER_TIMEOUT, retransmission) is known to the service. Return: -ETIMEDOUT and the like once, or -ECONNRESET.
  */
 long socket_end(int descriptor);
 
@@ -49,5 +50,13 @@ void accept_discard_queue(int descriptor);
  * service knows about the socket (a local address) is not. Return: 0 or -errno.
  */
 long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name, const struct netcon_address *address);
+
+/**
+ * socket_leaves_loopback() - would this datagram of a kernel's socket that is kept on `lo` take another interface?
+ *
+ * The kernel obeys the scope of an address and the index in IP_PKTINFO or IPV6_PKTINFO, whatever the socket is bound to. Costs
+ * nothing for messages without them.
+ */
+bool socket_leaves_loopback(int descriptor, const struct msghdr *message);
 
 #endif

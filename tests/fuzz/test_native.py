@@ -14,7 +14,7 @@ from tests.fuzz.native import seeds
 
 BUILD = Path(__file__).parent / "native" / "build.py"
 PROGRAMS = BUILD.parents[3] / "build" / "fuzz" / "native"
-RUNS = {"armour": 3000, "intercept": 20000, "rpc": 200, "frames": 200}
+RUNS = {"armour": 20000, "intercept": 50000, "rpc": 3000, "frames": 3000}
 
 
 @pytest.fixture(scope="module", autouse=True)
