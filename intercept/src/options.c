@@ -110,6 +110,7 @@ long socket_end(int descriptor) {
     call.args[2] = sizeof error;
     call.reply = &error;
     call.reply_room = sizeof error;
+    call.optional = true; /* it may have ended because the service did */
     long done = rpc_call(&call);
     close_descriptor(call.reply_descriptor);
     return done < 0 || error <= 0 || error >= 4096 ? -ECONNRESET : -error;
