@@ -40,6 +40,7 @@ def show(as_json: bool = False) -> None:
         for where in [*network["assignedAddresses"], *(route["target"] for route in network["routes"])]:
             prefix = ipaddress.ip_network(where, strict=False)
             rows.append((f"{prefix} network {network['id']}", "joined"))
+    rows.append((f"names {(current.names or Target.REFUSE).name.lower()}", "built in" if not current.names else "said"))
     rows.append((f"default {(current.fallback or Target.REFUSE).name.lower()}", "built in" if not current.fallback else "said"))
     rows.append((f"raw {'allow' if current.raw else 'refuse'}", "built in" if current.raw is None else "said"))
     width = max(len(text) for text, _ in rows)

@@ -43,7 +43,7 @@ def answer_on(end: socket.socket) -> tuple[int, int, bytes]:
     return reply.error, reply.value, reply.data
 
 
-def taken(service: Service) -> list[tuple[int, int, int, int, int, int, bytes]]:
+def taken(service: Service) -> list[tuple[int, int, int, int, int, int, int, bytes, int]]:
     assert select.select([service.server.questions_fileno()], [], [], DEADLINE)[0]
     return service.server.take_questions()
 
@@ -54,9 +54,9 @@ def test_a_question_is_answered_later_and_others_overtake_it(service: Service) -
     first, second = ask(program, b"first"), ask(program, b"second")
     eventually(lambda: service.count("questions") == 2, "both questions are open")
     assert program.call(rpc.HELLO)[0] == 0
-    questions = {question[6]: question for question in taken(service)}
-    number, uid, network, kind, flags, family, _ = questions[b"second"]
-    assert (uid, network, kind, flags, family) == (os.getuid(), NETWORK_A, RESOLVE_NAME, 1, 2)
+    questions = {question[7]: question for question in taken(service)}
+    number, uid, network, kind, flags, family, room, _, stream = questions[b"second"]
+    assert (uid, network, kind, flags, family, room, stream) == (os.getuid(), NETWORK_A, RESOLVE_NAME, 1, 2, 512, -1)
     assert service.server.answer_question(number, value=3, data=b"later")
     assert answer_on(second) == (0, 3, b"later")
     assert service.server.answer_question(questions[b"first"][0], error=errno.EIO)
