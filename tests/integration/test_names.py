@@ -21,11 +21,11 @@ from tests.service.running import RunningService, World, wait_until
 DOMAIN = "lab.example"
 
 
-def configure(home: Path, **names: object) -> None:
-    """Settings of names in local.conf, before the service starts."""
+def configure(home: Path, policy: str = "", **names: object) -> None:
+    """Settings of names and the policy in local.conf, before the service starts."""
     path = home / "local.conf"
     conf = json.loads(path.read_text())
-    conf["settings"]["names"] = names
+    conf["settings"] |= {"names": names, "policy": policy}
     path.write_text(json.dumps(conf))
 
 
@@ -34,7 +34,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """As `lab`, but the controller's node is a member, too, and the network's DNS server; its members are `web` and `b`."""
     world = World(tmp_path_factory.mktemp("names"), 2)
     network = f"{int((world.root_home / 'identity.secret').read_text()[:10], 16):010x}00abcd"
-    configure(world.root_home, serve=[network], elsewhere="host")  # for the programs on that node
+    configure(world.root_home, "names host", serve=[network])  # for the programs on that node
     configure(world.homes[1], hosts={"printer.home.arpa": ["10.147.0.77", "fd77::77"]})
     with RunningService(world.root_home) as root, RunningService(world.homes[0]) as a, RunningService(world.homes[1]) as b:
         settings = {
@@ -270,7 +270,7 @@ def test_netcon_names_shows_and_explains(named: Lab) -> None:
     assert f"zt-{named.a.address}.{DOMAIN}" in names(named.b, named.address6).stdout
     refused = names(named.b, "www.example.org")
     assert refused.returncode == 1
-    assert "elsewhere" in refused.stderr
+    assert "names host" in refused.stderr
 
 
 @pytest.mark.parametrize("version", ["4", "6"])

@@ -78,7 +78,7 @@ def test_what_makes_no_sense_is_refused(service: Service) -> None:
     assert program.call(rpc.HELLO)[0] == 0
     assert service.count("questions") == 0
     with pytest.raises(ValueError):
-        service.server.answer_question(1, data=bytes(513))
+        service.server.answer_question(1, data=bytes(65536))
 
 
 def test_so_many_may_be_open(service: Service) -> None:
