@@ -91,7 +91,8 @@ long policy_answer(int direction, const struct netcon_name_program *name, const 
 }
 
 bool policy_has_host(void) {
-    if (policy.fallback == NETCON_POLICY_HOST || policy.names == NETCON_POLICY_HOST || rpc_policy() & NETCON_RPC_POLICY_HOST) return true;
+    if (policy.fallback == NETCON_POLICY_HOST || policy.names == NETCON_POLICY_HOST || rpc_policy() & NETCON_RPC_POLICY_HOST)
+        return true;
     for (unsigned i = 0; i < policy.count; i++)
         if (policy.rules[i].target == NETCON_POLICY_HOST) return true;
     return false;

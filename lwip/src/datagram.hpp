@@ -139,7 +139,7 @@ class DatagramSocket {
     uint64_t default_network_;
     int error_ = 0;
     bool to_names_ = false; // connected to a name server that the service is
-    bool virtual_ = false; // connected to a loopback address that the run's policy wants to be virtual
+    bool virtual_ = false;  // connected to a loopback address that the run's policy wants to be virtual
     bool nudged_ = false, reading_ = false, ended_ = false;
     std::vector<Membership> memberships_;
 };

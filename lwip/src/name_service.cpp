@@ -1,7 +1,7 @@
 /* name_service.cpp: the host's name servers, as programs with a resolver of their own ask them: the service answers in their place.
  *
- * Theory of operation. A program that reads /etc/resolv.conf sends DNS queries to addresses that no network carries. By default none
- * may leave to the host, and by default they have an answer: a datagram for port 53 of such an address becomes a question
+ * Theory of operation. A program that reads /etc/resolv.conf sends DNS queries to addresses that no network carries. None may leave
+ * to the host by default, and by default they have an answer: a datagram for port 53 of such an address becomes a question
  * (questions.hpp), and its answer a datagram from that very address; a connection is handed, pair and all, to who answers. Neither
  * touches lwIP, so that no port is taken: a program's own server may have port 53 of every address and of the wildcard.
  *
@@ -36,7 +36,8 @@ Server::NameService Server::name_service(int protocol, const Address &to, uint16
         for (auto &[id, stack] : networks_)
             if (stack->running() && stack->source_for(to_lwip(to))) return NameService::no;
     const netcon_policy_rule *rule = netcon_policy_match(&policy_, NETCON_POLICY_CONNECT, protocol, to.ip.data(), to.port);
-    bool made_virtual = to.is_loopback() && ((flags & NETCON_RPC_VIRTUAL) || (rule != nullptr && rule->target == NETCON_POLICY_VIRTUAL));
+    bool made_virtual =
+        to.is_loopback() && ((flags & NETCON_RPC_VIRTUAL) || (rule != nullptr && rule->target == NETCON_POLICY_VIRTUAL));
     if (rule != nullptr && rule->target == NETCON_POLICY_REFUSE) return NameService::no;
     if (made_virtual) return stub ? NameService::ours : NameService::unless_program;
     if (rule != nullptr) return NameService::no;
@@ -49,7 +50,8 @@ Server::NameService Server::name_service(int protocol, const Address &to, uint16
 bool Server::has_listener(const Address &at) const {
     return std::any_of(points.begin(), points.end(), [&](auto &point) {
         const Address &own = point->local;
-        return own.port == at.port && (own.is_any() ? own.is_v4() == at.is_v4() || (at.is_v4() && !point->v6_only) : own.same_ip(at));
+        return own.port == at.port &&
+               (own.is_any() ? own.is_v4() == at.is_v4() || (at.is_v4() && !point->v6_only) : own.same_ip(at));
     });
 }
 

@@ -1,6 +1,7 @@
 /* questions.hpp: what the reactor cannot answer itself (RESOLVE, DNS queries), on their way to whoever can, and back.
  *
- * A question comes by RPC, or as a datagram or a connection to a name server of the host, which we are for programs. It is put into a table with the request's reply end or the asker's socket, and an eventfd becomes readable. Whoever answers (Python, on its own
+ * A question comes by RPC, or as a datagram or a connection to a name server of the host, which we are for programs. It is put into
+ * a table with the request's reply end or the asker's socket, and an eventfd becomes readable. Whoever answers (Python, on its own
  * thread) calls take() and later answer(), both on the reactor's thread as everything here. The reactor waits for nothing. How many
  * questions may be open is limited, in all and for each foreign user; that each is answered in the end is the answerer's duty. Of a
  * connection its stream is handed over: nothing stays open here.

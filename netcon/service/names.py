@@ -126,15 +126,20 @@ class Names:
         sources: list[IP] = []
         for network, port in sorted(service.ports.items()):
             status = service.node.network(network)
-            if status is None or status.config is None or not isinstance(port, NetworkPort):
+            if status is None or status.config is None:
                 continue
-            sources += map(_ip, port.addresses)
             settings = service.network_settings[network]
             host = socket.gethostname()
             networks.append(network_names(network, service.node.address, status.config, settings, service.controller, host))
         names = service.conf.settings.names
         reachable: list[IPNetwork] = [prefix for each in networks for prefix in each.prefixes]
-        return View(NameTable(networks, names.hosts), tuple(networks), tuple(sources), tuple(reachable), service.conf.policy().names == Target.HOST)
+        return View(
+            NameTable(networks, names.hosts),
+            tuple(networks),
+            tuple(sources),
+            tuple(reachable),
+            service.conf.policy().names == Target.HOST,
+        )
 
     def serving(self) -> list[tuple[int, IP]]:
         """The networks and our addresses on them where other members may ask us (`settings.names.serve`)."""
@@ -191,9 +196,7 @@ class Names:
             self._service.defect("a DNS query")
             return None
 
-    async def _answer(
-        self, question: int, network: int, kind: int, flags: int, family: int, room: int | None, data: bytes
-    ) -> None:
+    async def _answer(self, question: int, network: int, kind: int, flags: int, family: int, room: int | None, data: bytes) -> None:
         error, status, reply = errno.EIO, 0, b""
         try:
             status, reply = await self.resolver.answer(kind, data, family, flags, network, room)

@@ -265,8 +265,8 @@ class Resolver:
     async def respond(
         self, wire: bytes, network: int = 0, *, limit: int | None = None, forward: bool = True, search: bool = False
     ) -> tuple[Status, bytes | None]:
-        """The response to a DNS query; None: none is due. `limit`: bytes that fit, else what the query says of UDP. `search`: of one
-        label, in the networks' domains first; the response is to the query that ended the search."""
+        """The response to a DNS query; None: none is due. `limit`: bytes that fit, else what the query says of UDP. `search`: one
+        label is looked for in the networks' domains first; the response is to the query that ended the search."""
         question = read_question(wire)
         if not isinstance(question, Question):
             return Status.FOUND, question

@@ -1,4 +1,4 @@
-"""The host's name servers are the service's for programs: queries to them become questions, whatever has port 53 on the networks."""
+"""The host's name servers are the service's for programs: queries to them become questions, whoever has port 53."""
 
 from __future__ import annotations
 
