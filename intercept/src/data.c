@@ -141,6 +141,11 @@ long virtual_recvmmsg(int descriptor, struct mmsghdr *messages, unsigned int cou
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, false, &name);
     if (!settings.musl && kind == NOT_OURS) return raw(SYS_recvmmsg, descriptor, messages, count, flags, timeout);
+    if (kind == STREAM) { /* the one call that tells a pending error before what is queued */
+        int error = 0;
+        socklen_t length = sizeof error;
+        if (virtual_getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error) return -error;
+    }
     /* As in the kernel the time limit is looked at after each message only. */
     long long end = timeout ? now_nanoseconds() + timeout->tv_sec * 1000000000ll + timeout->tv_nsec : LLONG_MAX;
     unsigned int got = 0;
