@@ -13,7 +13,7 @@ _WHY = {
     "NO_DATA": "it has no address",
     "AGAIN": "the network's DNS servers do not answer",
     "FAILED": "the network's DNS servers refuse",
-    "REFUSED": "the line `names host` of the policy lets programs ask the host's resolver ('netcon policy set'; 'netcon run --policy')",
+    "REFUSED": "the line `names host` of a policy lets programs ask the host's resolver ('netcon policy set', or 'run --policy')",
 }
 
 

@@ -10,6 +10,7 @@ import click
 
 from netcon.cli.common import Failure, client, home_option, print_json
 from netcon.policy import LOOPBACK, Direction, Policy, PolicyError, Protocol, Target, Verdict
+from netcon.service.resolv_conf import STUBS, host_name_servers
 
 
 @click.group(short_help="Show or set where programs' traffic goes.", invoke_without_command=True)
@@ -91,6 +92,12 @@ def explain(destination: str, protocol: str, port: int, bind: bool, run_text: st
             click.echo(f"{first.target.name.lower()} (the run's {first})")
             return
     verdict = current.decide(*asked)
+    if verdict.rule is None and port == 53 and protocol != "icmp" and not bind and ip in (*STUBS, *host_name_servers()):
+        if current.names == Target.HOST:
+            click.echo("host (no line: a name server of the host, and `names host`)")
+        else:
+            click.echo("answered by the service (no line: a name server of the host, and `names refuse`)")
+        return
     click.echo(_told(verdict, ip, networks))
 
 

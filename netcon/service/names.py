@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import errno
 import ipaddress
 import logging
 import os
 import socket
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -22,6 +21,7 @@ from netcon.policy import Target
 from netcon.service.name_server import NameServer, answer_stream
 from netcon.service.paths import rpc_socket
 from netcon.service.port import NetworkPort, permitted_addresses, permitted_routes
+from netcon.service.resolv_conf import host_name_servers
 from netcon.service.resolver import Resolver, View, network_asker
 from netcon.service.settings import NetworkSettings
 
@@ -31,23 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("netcon.names")
 
 
-RESOLV_CONF = Path("/etc/resolv.conf")
 _STREAMS_OF_A_USER = 32  # connections to a name server, at once
-
-
-def host_name_servers(path: Path = RESOLV_CONF) -> list[IP]:
-    """Whom programs on this host ask (resolv.conf(5)). Link-local ones are left out: their interfaces are the host's."""
-    found: list[IP] = []
-    try:
-        text = path.read_text("ascii", "replace")
-    except OSError:
-        text = ""
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            with contextlib.suppress(ValueError):
-                found.append(ipaddress.ip_address(words[1]))
-    return [ip for ip in found if not ip.is_link_local] or [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
 
 
 def _ip(packed: bytes) -> IP:
@@ -124,15 +108,21 @@ class Names:
         service = self._service
         networks: list[NetworkNames] = []
         sources: list[IP] = []
+        reachable: list[IPNetwork] = []
         for network, port in sorted(service.ports.items()):
             status = service.node.network(network)
             if status is None or status.config is None:
                 continue
             settings = service.network_settings[network]
             host = socket.gethostname()
-            networks.append(network_names(network, service.node.address, status.config, settings, service.controller, host))
+            each = network_names(network, service.node.address, status.config, settings, service.controller, host)
+            if isinstance(port, NetworkPort):
+                sources += map(_ip, port.addresses)
+                reachable += each.prefixes
+            else:
+                each = dataclasses.replace(each, servers=())  # only a stack could ask them
+            networks.append(each)
         names = service.conf.settings.names
-        reachable: list[IPNetwork] = [prefix for each in networks for prefix in each.prefixes]
         return View(
             NameTable(networks, names.hosts),
             tuple(networks),

@@ -347,6 +347,8 @@ class FakeService:
                     ):
                         raise OSError(TO_HOST, "the host's")
                     answer, value = self.datagrams.perform(cookie, operation, subject, args, data)
+                elif operation == RESOLVE:
+                    raise OSError(errno.EOPNOTSUPP, "no names")
                 else:
                     assert subject is not None
                     program = self.sockets.get(cookie)
