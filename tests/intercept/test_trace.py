@@ -178,7 +178,8 @@ def test_names_and_interfaces_are_told(service: Service, tmp_path: Path) -> None
     code = """
 import ctypes
 print(socket.getaddrinfo('10.0.0.1', 80, socket.AF_INET, socket.SOCK_STREAM)[0][4])
-for call in (lambda: socket.getaddrinfo('nobody.invalid', 80), lambda: socket.gethostbyaddr('10.9.9.9'), lambda: socket.if_indextoname(99),
+for call in (lambda: socket.getaddrinfo('nobody.invalid', 80), lambda: socket.gethostbyaddr('10.9.9.9'),
+             lambda: socket.if_indextoname(99),
              lambda: ctypes.CDLL(None).gethostbyname(b'127.0.0.1')):
     try:
         call()

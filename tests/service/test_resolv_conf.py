@@ -12,7 +12,10 @@ from netcon.service.resolv_conf import host_name_servers
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("# a remark\nsearch lan\nnameserver 192.0.2.53\nnameserver\t2001:db8::53 # two\noptions edns0\n", "192.0.2.53 2001:db8::53"),
+        (
+            "# a remark\nsearch lan\nnameserver 192.0.2.53\nnameserver\t2001:db8::53 # two\noptions edns0\n",
+            "192.0.2.53 2001:db8::53",
+        ),
         ("nameserver fe80::1%eth0\nnameserver nonsense\nnameserver\nnameserver 127.0.0.53\n", "127.0.0.53"),
         ("", "127.0.0.1 ::1"),
         ("nameserver \xff\n", "127.0.0.1 ::1"),
