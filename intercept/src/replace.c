@@ -115,10 +115,12 @@ static long carry_local(int from, const struct netcon_name_program *name, int to
 long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name, const struct netcon_address *address) {
     long fresh = raw(SYS_socket, name->family, name->type | SOCK_CLOEXEC, name->protocol);
     if (fresh < 0) return fresh;
+    long done = 0;
     copy_options(descriptor, name, (int)fresh);
-    long done = carry_local(descriptor, name, (int)fresh);
-    /* It may turn to another address at any time, and disconnect: one for loopback stays on that interface. */
-    if (done == 0 && address_is_loopback(address)) done = raw(SYS_setsockopt, fresh, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+    /* It may turn to another address at any time, and disconnect: one for loopback stays on that interface. First, for a port on
+     * the wildcard would be open to the host's other interfaces. */
+    if (address_is_loopback(address)) done = raw(SYS_setsockopt, fresh, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+    if (done == 0) done = carry_local(descriptor, name, (int)fresh);
     if (done < 0) {
         close_descriptor((int)fresh);
         return done;

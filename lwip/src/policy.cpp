@@ -18,9 +18,8 @@ void Server::set_policy(const netcon_policy &policy) {
         host |= rule.target == NETCON_POLICY_HOST && (rule.directions & NETCON_POLICY_CONNECT) && !inside_loopback;
     }
     host |= policy.names == NETCON_POLICY_HOST;
-    policy_bits_ = 0;
-    if (loopback_is_virtual()) policy_bits_ |= NETCON_RPC_POLICY_VIRTUAL;
-    if (host) policy_bits_ |= NETCON_RPC_POLICY_HOST;
+    rpc_.set_policy(
+        static_cast<uint16_t>((loopback_is_virtual() ? NETCON_RPC_POLICY_VIRTUAL : 0) | (host ? NETCON_RPC_POLICY_HOST : 0)));
 }
 
 int Server::decide(int direction, int protocol, const Address &to, uint16_t flags, uint64_t &network) const {
@@ -42,6 +41,11 @@ int Server::decide(int direction, int protocol, const Address &to, uint16_t flag
     }
     if (loopback) network = loopback_network(network);
     return 0;
+}
+
+int Server::uncarried(int direction, int protocol, const Address &to, int error) const {
+    bool decided = netcon_policy_match(&policy_, direction, protocol, to.ip.data(), to.port) != nullptr;
+    return policy_.fallback == NETCON_POLICY_HOST && !decided ? NETCON_RPC_TO_HOST : error;
 }
 
 uint64_t Server::loopback_network(uint64_t network) const {

@@ -300,7 +300,7 @@ void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply, const std::
     header.magic = NETCON_RPC_MAGIC;
     header.version = NETCON_RPC_VERSION;
     header.operation = operation;
-    header.policy = reply.policy;
+    header.policy = policy_;
     header.error = reply.error;
     header.value = reply.value;
     iovec parts[2] = {{&header, head}, {reply.data, reply.length}};

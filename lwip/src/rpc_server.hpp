@@ -46,7 +46,6 @@ struct Request {
 struct Reply {
     int error = 0;
     int value = 0;
-    uint16_t policy = 0;
     uint32_t length = 0;
     alignas(8) uint8_t data[NETCON_RPC_DATA_MAX];
     Descriptor descriptor; // sent along, then closed
@@ -77,6 +76,8 @@ class RpcServer {
     int listen(const std::string &path, uint64_t network, mode_t mode);
     bool unlisten(const std::string &path);
 
+    /* Every reply tells it: bits of netcon_rpc_policy. */
+    void set_policy(uint16_t bits) { policy_ = bits; }
     /* Sends the one reply to a request, and closes its reply end. `data`: in the place of the reply's own, of any length. */
     void answer(Descriptor reply_end, uint16_t operation, Reply &reply, const std::string *data = nullptr);
 
@@ -115,6 +116,7 @@ class RpcServer {
     RequestHandler &handler_;
     Closer &closer_;
     RpcCounters counters_;
+    uint16_t policy_ = 0;
     Descriptor reserve_;
     netcon_timer *pause_ = nullptr; // of all paths, while there is no descriptor even to turn a client away
     std::vector<std::unique_ptr<Path>> paths_;

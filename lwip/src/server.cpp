@@ -344,7 +344,6 @@ void Server::on_sweep(void *context) {
 
 void Server::handle(Request &request, Reply &reply) {
     const netcon_rpc_request &header = *request.header;
-    reply.policy = policy_bits_;
     if (header.operation == NETCON_RPC_HELLO) {
         netcon_rpc_hello hello{service_, epoch_, request.path_network};
         std::memcpy(reply.data, &hello, sizeof hello);

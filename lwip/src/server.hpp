@@ -90,8 +90,8 @@ class Server final : public RequestHandler {
     /* Who has a bind or connect to `to`? 0: a network, `network` perhaps changed to the one that a line names; NETCON_RPC_TO_HOST,
      * or the errno of a refusal. `flags`: of the request. */
     int decide(int direction, int protocol, const Address &to, uint16_t flags, uint64_t &network) const;
-    /* What no network carries: NETCON_RPC_TO_HOST if that is the host's, or `error`. */
-    int uncarried(int error) const { return policy_.fallback == NETCON_POLICY_HOST ? NETCON_RPC_TO_HOST : error; }
+    /* What no network carries: NETCON_RPC_TO_HOST if that is the host's, or `error`. What a line gives to a network never is. */
+    int uncarried(int direction, int protocol, const Address &to, int error) const;
     /* -- the host's name servers, which the service is for programs (name_service.cpp) -- */
     enum class NameService {
         no,
@@ -146,7 +146,6 @@ class Server final : public RequestHandler {
 
     std::vector<Address> name_servers_; // of the host
     netcon_policy policy_;
-    uint16_t policy_bits_ = 0; // for replies
     uint64_t service_, epoch_, serial_;
     RpcServer rpc_;
     Questions questions_{rpc_};
