@@ -22,6 +22,7 @@ loopback virtual
 tcp,udp 53 network
 bind any tcp 8080 host
 raw allow
+names host
 default refuse
 """
 
@@ -55,6 +56,8 @@ def test_what_is_formatted_is_read_again() -> None:
         ("any network 12", 1, 13, "16 hexadecimal digits"),
         ("any host; any refuse x", 1, 22, "nothing may follow"),
         ("raw", 1, 1, "`allow` or `refuse`"),
+        ("names", 1, 1, "`host` or `refuse`"),
+        ("names host; names refuse", 1, 13, "said twice"),
         ("default network", 1, 1, "`host` or `refuse`"),
         ("default host\ndefault refuse", 2, 1, "said twice"),
         ("loopback host\n" * 33, 33, 1, "too long"),
@@ -183,3 +186,10 @@ def test_what_is_no_table_is_known_as_such(decide: Decide) -> None:
     bad_target = table[:8] + table[8:35] + b"\x09" + table[36:]
     for wrong in (table[:-1], table + bytes(32), b"\xff" + table[1:], b"", table[:1] + b"\x01" + table[2:], bad_target):
         assert decide(wrong, len(wrong), 1, 1, bytes(16), 0) == -1
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "\u0665\u0663", "1-" + "9" * 5000])
+def test_ports_that_are_no_numbers_of_ours_are_policy_errors(port: str) -> None:
+    """Found by fuzzing: a plain ValueError, which nobody who reads a policy expects."""
+    with pytest.raises(PolicyError):
+        Policy.parse(f"any tcp {port} host")
