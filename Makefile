@@ -19,11 +19,7 @@ PYTHON := $(PREFIX)/bin/python
 
 BUILD_PACKAGES := build-essential python3-dev python3-venv libsodium-dev libssl-dev liblz4-dev dpkg-dev
 DEMO_PACKAGES := nginx-light curl redis-server redis-tools util-linux
-<<<<<<< HEAD
-TEST_PACKAGES := apache2-utils musl-tools clang-format docker.io debootstrap iproute2 strace procps bind9-dnsutils netcat-openbsd ncat iperf3 socat busybox-static iputils-ping tcpdump nftables conntrack libpython3.11-testsuite miniupnpd miniupnpd-nftables
-=======
-TEST_PACKAGES := apache2-utils musl-tools clang-format docker.io debootstrap iproute2 strace procps bind9-dnsutils netcat-openbsd ncat iperf3 socat busybox-static iputils-ping tcpdump nftables conntrack libpython3.11-testsuite clang-14 libclang-rt-14-dev
->>>>>>> main
+TEST_PACKAGES := apache2-utils musl-tools clang-format docker.io debootstrap iproute2 strace procps bind9-dnsutils netcat-openbsd ncat iperf3 socat busybox-static iputils-ping tcpdump nftables conntrack libpython3.11-testsuite clang-14 libclang-rt-14-dev miniupnpd miniupnpd-nftables
 
 SOURCES := $(shell git ls-files netcon lwip intercept include setup.py pyproject.toml 2>/dev/null)
 
