@@ -141,6 +141,7 @@ class Node:
             self.counters,
         )
         self._multicast.authorised = self._controller_host.authorised
+        self._acquaintance.hello_heard = self._multicast.announce_to_restarted
         self._frames = Frames(
             self._networks,
             self._sender,
@@ -358,9 +359,12 @@ class Node:
             self._contact.hello(peer, path, now)
 
     def _learn_path(self, peer: Peer, path: Path, now: int) -> None:
-        if peer.best_path(now) is None:  # one more of several is no news
-            self._actions.append(NodeEvent("path_learned", peer.address))
+        first = peer.best_path(now) is None
         peer.learn(path, now)
+        if first:  # one more of several is no news
+            self._actions.append(NodeEvent("path_learned", peer.address))
+            # Not at shutdown alone, as the reference: a root that was killed greets those whom it knew, and they announce themselves.
+            self._actions.append(StoreState(StateKind.PEER, peer.address, peer.to_cache()))
         self._contact.doubt(peer, now)
         if peer.address in self._topology.root_endpoints:
             self._sender.flush_all(now)
