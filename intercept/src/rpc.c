@@ -156,7 +156,7 @@ static const char *reason(long error) {
     case ECONNREFUSED:
         return "the service has ended, sockets fail with ENETDOWN (start it again with 'netcon service')";
     case EACCES:
-        return "this user may not use the service, sockets fail with ENETDOWN ('netcon socket add' makes a socket for others)";
+        return "this user may not use the service, sockets fail with ENETDOWN (its owner may use it, and root)";
     case EPERM:
         return "belongs to another user and is not trusted, sockets fail with ENETDOWN (give the path by NETCON_SOCK if you "
                "trust it)";

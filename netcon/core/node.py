@@ -561,6 +561,15 @@ class Node:
         if joined is not None:
             joined.port_failed = failed
 
+    def set_added_addresses(self, network: int, addresses: Iterable[Endpoint]) -> None:
+        """Addresses that the host gave the port of `network` beside those of its configuration, with their prefix lengths: what lies
+        in their blocks is no path to anybody either (vl1 §5.4)."""
+        joined = self._networks.get(network)
+        added = tuple(addresses)
+        if joined is not None and added != joined.added_addresses:
+            joined.added_addresses = added
+            self._update_virtual_prefixes()
+
     def set_multicast_groups(self, network: int, groups: Iterable[MulticastGroup], now: int) -> None:
         """All groups that the port of `network` listens to; the broadcast group need not be among them."""
         joined = self._networks.get(network)
@@ -630,9 +639,12 @@ class Node:
                 self._retry(key, now)
 
     def _update_virtual_prefixes(self) -> None:
-        self._policy.set_virtual_prefixes(
-            [(ip, bits) for network in self._networks.values() if network.config for ip, bits in network.config.addresses]
-        )
+        prefixes: list[tuple[bytes, int]] = []
+        for network in self._networks.values():
+            prefixes += network.added_addresses
+            if network.config is not None:
+                prefixes += network.config.addresses
+        self._policy.set_virtual_prefixes(prefixes)
 
     # -- worlds --
 

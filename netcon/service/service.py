@@ -750,6 +750,7 @@ class Service:
             return
         self._port_errors.pop(network, None)
         self.node.set_port_error(network, False)
+        self.node.set_added_addresses(network, self.network_settings[network].addresses)
         self.node.set_multicast_groups(network, port.groups(), self.clock())
         own = [ip for each in self.ports.values() for ip in each.addresses]
         if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints} or self._to_interfaces != self._has_default_route():
