@@ -185,7 +185,12 @@ static long dial(struct channel *channel) {
     if (done == -EMFILE || done == -ENFILE) return done;
     if (done >= 0) {
         struct netcon_rpc_hello hello;
-        struct rpc_call call = {.operation = NETCON_RPC_HELLO, .descriptor = -1, .reply = &hello, .reply_room = sizeof hello};
+        struct rpc_call call = {.operation = NETCON_RPC_HELLO,
+                                .descriptor = -1,
+                                .data = settings.networks,
+                                .data_length = settings.network_count * (uint32_t)sizeof settings.networks[0],
+                                .reply = &hello,
+                                .reply_room = sizeof hello};
         bool sent;
         *channel = (struct channel){(int)done, 0};
         done = exchange(channel->descriptor, &call, &sent);

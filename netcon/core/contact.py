@@ -277,7 +277,9 @@ class Contact:
         peer.drop_expired(now)
         heard = max((entry.last_receive for entry in peer.entries), default=NEVER)
         stirred = now - self._stirred_since < STIR_MS
-        forgot = bool(peer.entries) and all(entry.unanswered(now) for entry in peer.entries)  # it was killed, and wants our identity
+        forgot = bool(peer.entries) and all(
+            entry.unanswered(now) for entry in peer.entries
+        )  # it was killed, and wants our identity
         urgent = stirred or forgot or now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
         if urgent or now - peer.last_full_hello >= FULL_HELLO_MS:
             if not peer.entries or now - peer.last_full_hello >= (EAGER_PING_MS if stirred else PING_MS):

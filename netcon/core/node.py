@@ -363,7 +363,7 @@ class Node:
         peer.learn(path, now)
         if first:  # one more of several is no news
             self._actions.append(NodeEvent("path_learned", peer.address))
-            # Not at shutdown alone, as the reference: a root that was killed greets those whom it knew, and they announce themselves.
+            # Not at shutdown alone, as in the reference: a root that was killed greets whom it knew, and they announce themselves.
             self._actions.append(StoreState(StateKind.PEER, peer.address, peer.to_cache()))
         self._contact.doubt(peer, now)
         if peer.address in self._topology.root_endpoints:
@@ -562,8 +562,8 @@ class Node:
             joined.port_failed = failed
 
     def set_added_addresses(self, network: int, addresses: Iterable[Endpoint]) -> None:
-        """Addresses that the host gave the port of `network` beside those of its configuration, with their prefix lengths: what lies
-        in their blocks is no path to anybody either (vl1 §5.4)."""
+        """Addresses that the host gave the port of `network` beside those of its configuration, with their prefix lengths: what
+        lies in their blocks is no path to anybody either (vl1 §5.4)."""
         joined = self._networks.get(network)
         added = tuple(addresses)
         if joined is not None and added != joined.added_addresses:

@@ -1,5 +1,5 @@
-"""Root and controller start again one after the other, then a member, which finds the others within seconds: whoever went on running
-tells those that started again what they forgot."""
+"""Root and controller start again one after the other, then a member, which finds the others within seconds: whoever went on
+running tells those that started again what they forgot."""
 
 from __future__ import annotations
 
