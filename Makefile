@@ -2,6 +2,7 @@
 #
 #   make demo     a private world on this machine: nginx and curl, neither changed, meet on an encrypted network
 #   make test     linters, types, all tests
+#   make torture  random programs on kernel sockets and on ours, for SECONDS=3600
 #   make bench    speed, as ratios against a peer in the same run
 #
 # PREFIX is a virtual environment that other users may read, because the demo's processes run unprivileged.
@@ -18,7 +19,7 @@ PYTHON := $(PREFIX)/bin/python
 
 BUILD_PACKAGES := build-essential python3-dev python3-venv libsodium-dev libssl-dev liblz4-dev dpkg-dev
 DEMO_PACKAGES := nginx-light curl redis-server redis-tools util-linux
-TEST_PACKAGES := apache2-utils musl-tools clang-format docker.io debootstrap iproute2 strace procps bind9-dnsutils netcat-openbsd ncat iperf3 iputils-ping tcpdump nftables conntrack
+TEST_PACKAGES := apache2-utils musl-tools clang-format docker.io debootstrap iproute2 strace procps bind9-dnsutils netcat-openbsd ncat iperf3 socat busybox-static iputils-ping tcpdump nftables conntrack libpython3.11-testsuite
 
 SOURCES := $(shell git ls-files netcon lwip intercept include setup.py pyproject.toml 2>/dev/null)
 
@@ -26,7 +27,7 @@ export NETCON_PLANET := private
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: build demo test unit lint format bench sanitize install-test-tools clean
+.PHONY: build demo test unit lint format torture bench sanitize install-test-tools clean
 .DEFAULT_GOAL := build
 
 # $(call packages,LIST): install what is missing of LIST, with sudo if need be.
@@ -84,6 +85,11 @@ test: lint unit
 
 unit: install-test-tools build/.native
 	NETCON_PREFIX=$(PREFIX) $(PYTHON) -m pytest $(PYTEST_ARGS)
+
+# Random programs on kernel sockets and on ours must observe the same; a minute of it is among the tests.
+SECONDS := 3600
+torture: install-test-tools build/.native
+	NETCON_PREFIX=$(PREFIX) $(PYTHON) -m tests.torture --seconds $(SECONDS)
 
 # The reactor, the lwip binding and lwIP itself under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree, with
 # their tests. Some ten minutes. What depends on the libraries' own look is left out.

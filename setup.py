@@ -13,7 +13,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from pybind11.setup_helpers import Pybind11Extension
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
@@ -89,16 +89,7 @@ if "lwip" in PARTS:
     )
 
 setup(
-    packages=[
-        "netcon",
-        "netcon.core",
-        "netcon.core.messages",
-        "netcon.controller",
-        "netcon.dataplane",
-        "netcon.service",
-        "netcon.cli",
-        "lwip",
-    ],
+    packages=[*find_packages(include=["netcon", "netcon.*"]), "lwip"],
     package_data={"": ["*.pyi", "py.typed"]},
     ext_modules=extensions,
     cmdclass={"build_ext": BuildNative},

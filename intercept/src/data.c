@@ -1,11 +1,13 @@
 /* data.c: the calls that move bytes and that an AF_UNIX descriptor would answer differently from TCP.
  *
- * The plain forms (no address, no unusual flag) of a stream are the kernel's: read and write without a look at the descriptor, recv
- * and send after one look at its type, which tells streams from datagrams (datagram.c).
+ * The plain forms (no address, no unusual flag) of a connected stream are the kernel's: read and write without a look at the
+ * descriptor, recv and send after one look at the name of its other end, which tells it from the others: datagrams (datagram.c),
+ * and streams that are not connected, of which the pair would take and give bytes.
  */
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 
 #include "datagram.h"
@@ -24,16 +26,31 @@
 #define UNUSUAL_RECEIVE (MSG_ERRQUEUE | MSG_TRUNC)
 #define MESSAGES_MAX 1024 /* UIO_MAXIOV */
 
-enum kind { NOT_OURS, STREAM, DATAGRAMS };
+/* PLAIN: a connected stream of ours in a call that an AF_UNIX stream answers as TCP does. */
+enum kind { NOT_OURS, PLAIN, STREAM, DATAGRAMS };
 
-/* What a descriptor is. A stream of ours in a `plain` call is left to the kernel like any other: NOT_OURS. */
 static enum kind kind_of(int descriptor, bool plain, struct netcon_name_program *name) {
-    if (plain) return names_datagrams(descriptor, name) ? DATAGRAMS : NOT_OURS;
+    int connected = plain ? names_connected(descriptor) : -1;
+    if (connected >= 0) return connected ? PLAIN : NOT_OURS;
     if (!names_program(descriptor, name)) return NOT_OURS;
     return is_datagrams(name) ? DATAGRAMS : STREAM;
 }
 
 static long true_end(int descriptor, long done) { return done == -ECONNRESET ? socket_end(descriptor) : done; }
+
+static long broken_pipe(int flags) {
+    if (!(flags & MSG_NOSIGNAL)) raw(SYS_tgkill, raw(SYS_getpid), raw(SYS_gettid), SIGPIPE);
+    return -EPIPE;
+}
+
+/* A stream of ours was sent to, without the signal. TCP tells first why a connection has ended, or was not made; then EPIPE. */
+static long true_refusal(int descriptor, long done, int flags) {
+    if (done != -EPIPE) return done;
+    int error = 0;
+    socklen_t length = sizeof error;
+    raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_ERROR, &error, &length);
+    return error == ECONNRESET ? socket_end(descriptor) : broken_pipe(flags);
+}
 
 /* recv with MSG_TRUNC on TCP: takes up to `length` bytes and copies none; with MSG_PEEK only counts them. */
 static long discard(int descriptor, size_t length, int flags) {
@@ -61,8 +78,7 @@ static long discard(int descriptor, size_t length, int flags) {
 long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, struct sockaddr *address, socklen_t *address_length) {
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !address && !(flags & UNUSUAL_RECEIVE), &name);
-    if (kind == NOT_OURS) /* or a stream of ours */
-        return true_end(descriptor, raw(SYS_recvfrom, descriptor, buffer, length, flags, address, address_length));
+    if (kind <= PLAIN) return true_end(descriptor, raw(SYS_recvfrom, descriptor, buffer, length, flags, address, address_length));
     if (kind == DATAGRAMS) {
         struct iovec part = {buffer, length};
         struct msghdr message = {.msg_name = address, .msg_iov = &part, .msg_iovlen = 1};
@@ -73,6 +89,7 @@ long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, st
         return done;
     }
     if (flags & MSG_ERRQUEUE) return -EAGAIN;
+    if (names_unconnected(descriptor)) return -ENOTCONN;
     long done =
         flags & MSG_TRUNC ? discard(descriptor, length, flags) : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
     if (done >= 0 && address && address_length) *address_length = 0;
@@ -99,7 +116,7 @@ long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !message->msg_name && !(flags & UNUSUAL_RECEIVE), &name);
     bool ours = kind == STREAM;
-    if (kind == NOT_OURS && !settings.musl) return true_end(descriptor, raw(SYS_recvmsg, descriptor, message, flags));
+    if (kind <= PLAIN && !settings.musl) return true_end(descriptor, raw(SYS_recvmsg, descriptor, message, flags));
     struct msghdr copy = copied(message);
     if (kind == DATAGRAMS) {
         if (copy.msg_name && (int)copy.msg_namelen < 0) return -EINVAL;
@@ -112,6 +129,7 @@ long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
     }
     if (ours && (flags & MSG_ERRQUEUE)) return -EAGAIN;
     if (ours) {
+        if (names_unconnected(descriptor)) return -ENOTCONN;
         copy.msg_name = NULL;
         copy.msg_namelen = 0;
     }
@@ -141,6 +159,11 @@ long virtual_recvmmsg(int descriptor, struct mmsghdr *messages, unsigned int cou
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, false, &name);
     if (!settings.musl && kind == NOT_OURS) return raw(SYS_recvmmsg, descriptor, messages, count, flags, timeout);
+    if (kind == STREAM) { /* the one call that tells a pending error before what is queued */
+        int error = 0;
+        socklen_t length = sizeof error;
+        if (virtual_getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error) return -error;
+    }
     /* As in the kernel the time limit is looked at after each message only. */
     long long end = timeout ? now_nanoseconds() + timeout->tv_sec * 1000000000ll + timeout->tv_nsec : LLONG_MAX;
     unsigned int got = 0;
@@ -167,8 +190,9 @@ long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags
         struct msghdr message = {.msg_name = (void *)address, .msg_namelen = address_length, .msg_iov = &part, .msg_iovlen = 1};
         return datagram_send(descriptor, &name, &message, flags);
     }
-    if (flags & MSG_FASTOPEN) return refuse_fastopen(descriptor);
-    return raw(SYS_sendto, descriptor, buffer, length, flags, NULL, 0);
+    if (kind == STREAM && (flags & MSG_FASTOPEN)) return refuse_fastopen(descriptor);
+    if (kind == STREAM && names_unconnected(descriptor)) return broken_pipe(flags);
+    return true_refusal(descriptor, raw(SYS_sendto, descriptor, buffer, length, flags | MSG_NOSIGNAL, NULL, 0), flags);
 }
 
 /* musl's struct cmsghdr has a 32-bit length and padding where the kernel has 64 bits. */
@@ -203,13 +227,14 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
         return datagram_send(descriptor, &name, &copy, flags);
     }
     if (kind == NOT_OURS) return send_from_musl(descriptor, &copy, flags);
-    if (flags & MSG_FASTOPEN) return refuse_fastopen(descriptor);
+    if (kind == STREAM && (flags & MSG_FASTOPEN)) return refuse_fastopen(descriptor);
+    if (kind == STREAM && names_unconnected(descriptor)) return broken_pipe(flags);
     copy.msg_name = NULL;
     copy.msg_namelen = 0;
     /* TCP ignores descriptors in control data; the service's end must not get them. */
     copy.msg_control = NULL;
     copy.msg_controllen = 0;
-    return raw(SYS_sendmsg, descriptor, &copy, flags);
+    return true_refusal(descriptor, raw(SYS_sendmsg, descriptor, &copy, flags | MSG_NOSIGNAL), flags);
 }
 
 long virtual_sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags) {

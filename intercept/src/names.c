@@ -55,23 +55,37 @@ static bool decode(unsigned char *out, size_t length, const char *in, size_t dig
     return done == length;
 }
 
+static const size_t head_length = offsetof(struct sockaddr_un, sun_path) + NAME_HEAD;
+
+/* The kind that a name of `length` bytes says, or 0 if it is none of ours. */
+static char kind_of_name(const struct sockaddr_un *address, socklen_t length) {
+    if (length <= head_length || length > sizeof *address || address->sun_family != AF_UNIX || address->sun_path[0] != 0 ||
+        memcmp(address->sun_path + 1, NETCON_NAME_PREFIX, NETCON_NAME_PREFIX_LENGTH) != 0)
+        return 0;
+    return address->sun_path[NAME_HEAD - 1];
+}
+
 /* Reads a name by `call` (getsockname or getpeername). Returns its kind, or 0 if it is none of ours. */
 static char read_name(long call, int descriptor, unsigned char *out, const char *kinds, size_t size) {
     struct sockaddr_un address;
     socklen_t length = sizeof address;
-    if (raw(call, descriptor, &address, &length) != 0 || length > sizeof address) return 0;
-    size_t head = offsetof(struct sockaddr_un, sun_path) + NAME_HEAD;
-    if (length <= head || address.sun_family != AF_UNIX || address.sun_path[0] != 0 ||
-        memcmp(address.sun_path + 1, NETCON_NAME_PREFIX, NETCON_NAME_PREFIX_LENGTH) != 0)
-        return 0;
-    char kind = address.sun_path[NAME_HEAD - 1];
+    if (raw(call, descriptor, &address, &length) != 0) return 0;
+    char kind = kind_of_name(&address, length);
     while (*kinds && *kinds != kind)
         kinds++;
-    return *kinds && decode(out, size, address.sun_path + NAME_HEAD, length - head) ? kind : 0;
+    return *kinds && decode(out, size, address.sun_path + NAME_HEAD, length - head_length) ? kind : 0;
 }
 
 bool names_program(int descriptor, struct netcon_name_program *name) {
     return read_name(SYS_getsockname, descriptor, (unsigned char *)name, "P", sizeof *name) != 0;
+}
+
+int names_connected(int descriptor) {
+    struct sockaddr_un address;
+    socklen_t length = sizeof address;
+    /* Both ends of ours exist for as long as the descriptor, so its other end always has an address, be it without a name. */
+    if (raw(SYS_getpeername, descriptor, &address, &length) != 0 || address.sun_family != AF_UNIX) return 0;
+    return kind_of_name(&address, length) == 'C' ? 1 : -1;
 }
 
 bool names_datagrams(int descriptor, struct netcon_name_program *name) {
@@ -84,6 +98,16 @@ bool names_datagrams(int descriptor, struct netcon_name_program *name) {
 char names_service(int descriptor, struct netcon_name_service *name) {
     struct netcon_name_service unwanted;
     return read_name(SYS_getpeername, descriptor, (unsigned char *)(name ? name : &unwanted), "LCF", sizeof unwanted);
+}
+
+bool names_unconnected(int descriptor) {
+    char kind = names_service(descriptor, NULL);
+    if (kind) return kind == 'L';
+    /* While it connects it is not writable, and it has its name before it is writable again: the name is looked at last. */
+    struct pollfd wanted = {.fd = descriptor, .events = POLLOUT};
+    struct timespec now = {0};
+    if (raw(SYS_ppoll, &wanted, 1, &now, NULL, 8) != 1 || wanted.revents != POLLOUT) return false;
+    return !names_service(descriptor, NULL);
 }
 
 bool names_hung_up(int descriptor, short events) {

@@ -21,10 +21,14 @@
 bool names_program(int descriptor, struct netcon_name_program *name);
 
 /**
- * names_datagrams() - is it, and does it carry datagrams (UDP, ICMP, raw)?
+ * names_connected() - is it a connected stream of ours?
  *
- * For the plain calls, where a stream is the kernel's: one look at the type of the descriptor decides for all others.
+ * Then recv and send without an address or an unusual flag are the kernel's. One look at the name of the other end decides.
+ * Return: 1 yes; 0 surely none of ours; -1: to be looked at.
  */
+int names_connected(int descriptor);
+
+/* Is it one of ours that carries datagrams (UDP, ICMP, raw)? One look at the type of the descriptor decides for all others. */
 bool names_datagrams(int descriptor, struct netcon_name_program *name);
 
 /**
@@ -38,6 +42,9 @@ char names_service(int descriptor, struct netcon_name_service *name);
 
 /* Of one of ours: datagrams, not a stream. */
 static inline bool is_datagrams(const struct netcon_name_program *name) { return name->type != SOCK_STREAM; }
+
+/* Of a stream of ours: is it neither connected nor connecting (nor failed, nor without its service)? */
+bool names_unconnected(int descriptor);
 
 /* Has the other end closed, or (POLLRDHUP) shut down its side? `events`: POLLHUP, POLLRDHUP. */
 bool names_hung_up(int descriptor, short events);

@@ -81,7 +81,6 @@ static long give(void *value, socklen_t *length, const void *whole, socklen_t si
 /* The kernel's word first, which clears it; the true error of a failed connect is in the name of the service's end. */
 static long get_error(int descriptor, void *value, socklen_t *length) {
     struct netcon_name_program name;
-    struct netcon_name_service service;
     long done = raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_ERROR, value, length);
     int error = 0;
     if (done == 0 && names_datagrams(descriptor, &name)) {
@@ -93,22 +92,25 @@ static long get_error(int descriptor, void *value, socklen_t *length) {
     if (done < 0 || *length < sizeof error) return done;
     memcpy(&error, value, sizeof error);
     if (error == ECONNRESET) error = (int)-socket_end(descriptor);
-    if (error && names_program(descriptor, &name) && names_service(descriptor, &service) == 'F' && service.error > 0)
-        error = service.error;
     memcpy(value, &error, sizeof error);
     return 0;
 }
 
 long socket_end(int descriptor) {
     struct netcon_name_program name;
+    struct netcon_name_service service;
     int error = 0;
-    if (!names_program(descriptor, &name) || names_service(descriptor, NULL) != 'C') return -ECONNRESET;
+    if (!names_program(descriptor, &name)) return -ECONNRESET;
+    char kind = names_service(descriptor, &service);
+    if (kind == 'F' && service.error > 0) return -service.error;
+    if (kind != 'C') return -ECONNRESET;
     struct rpc_call call = call_about(NETCON_RPC_GETSOCKOPT, descriptor, &name);
     call.args[0] = SOL_SOCKET;
     call.args[1] = SO_ERROR;
     call.args[2] = sizeof error;
     call.reply = &error;
     call.reply_room = sizeof error;
+    call.optional = true; /* it may have ended because the service did */
     long done = rpc_call(&call);
     close_descriptor(call.reply_descriptor);
     return done < 0 || error <= 0 || error >= 4096 ? -ECONNRESET : -error;

@@ -167,7 +167,7 @@ static const char *reason(long error) {
     }
 }
 
-static long dial(struct channel *channel) {
+static long dial(struct channel *channel, bool optional) {
     const struct service_path *tried = NULL;
     long done = -ENOENT;
     if (settings.fault) {
@@ -204,13 +204,13 @@ static long dial(struct channel *channel) {
         if (done == -EMFILE || done == -ENFILE) return done;
         done = done ? done : -EPROTO;
     }
-    complain(tried->text, reason(done));
+    if (!optional) complain(tried->text, reason(done));
     return -ENETDOWN;
 }
 
-static long open_channel(struct channel *channel) {
+static long open_channel(struct channel *channel, bool optional) {
     channel->descriptor = kept_get(&cached, &channel->word);
-    return channel->descriptor >= 0 ? 0 : dial(channel);
+    return channel->descriptor >= 0 ? 0 : dial(channel, optional);
 }
 
 /* Performs a call over the cached connection or a new one; a cached one whose service has ended is replaced once. */
@@ -218,7 +218,7 @@ static long perform(struct rpc_call *call, bool waits) {
     for (int attempt = 0;; attempt++) {
         struct channel channel;
         bool sent;
-        long done = open_channel(&channel);
+        long done = open_channel(&channel, call->optional);
         if (done < 0) return done;
         /* Order holds on one connection only: over one that lives for this call nothing may be left unhandled. */
         if (waits || !channel.word) {
@@ -253,7 +253,7 @@ uint64_t rpc_last_service(void) { return atomic_load(&service_id); }
 
 long rpc_service(uint64_t *service) {
     struct channel channel;
-    long done = open_channel(&channel);
+    long done = open_channel(&channel, false);
     if (done < 0) return done;
     if (!channel.word) close_descriptor(channel.descriptor);
     *service = atomic_load(&service_id);

@@ -14,6 +14,7 @@
 struct rpc_call {
     uint16_t operation;
     uint16_t flags; /* NETCON_RPC_VIRTUAL */
+    bool optional;  /* the caller can do without an answer: nothing is said where the service is not there */
     uint64_t network;
     int descriptor;                          /* the subject */
     const struct netcon_name_program *about; /* its name */

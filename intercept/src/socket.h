@@ -30,11 +30,11 @@ static inline struct rpc_call call_about(uint16_t operation, int descriptor, con
 long socket_replace(int descriptor, int fresh);
 
 /**
- * socket_end() - why a connection of ours ended
+ * socket_end() - why a connection of ours ended, or was not made
  * @descriptor: the program's end, on which the kernel said ECONNRESET
  *
- * The pair can only say that; a connection that a timer ended (keep-alive, TCP_USER_TIMEOUT, retransmission) is known to the
- * service. Return: -ETIMEDOUT and the like once, or -ECONNRESET.
+ * The pair can only say that. Why an attempt failed is in the name of its other end; a connection that a timer ended (keep-alive,
+ * TCP_USER_TIMEOUT, retransmission) is known to the service. Return: -ETIMEDOUT and the like once, or -ECONNRESET.
  */
 long socket_end(int descriptor);
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -125,6 +126,8 @@ def _run(work: Callable[[Callable[[object], None]], Awaitable[None]], verbose: b
     """`work` until a signal. It is given what to call with each thing that has started."""
     import trio
 
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection takes two, and the usual soft limit is 1,024
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="netcon: %(message)s")
 
     async def main() -> None:

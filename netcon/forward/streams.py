@@ -45,8 +45,9 @@ async def serve(listener: Listening, handle: Callable[[Stream], Awaitable[None]]
 async def _one(place: Place, handle: Callable[[Stream], Awaitable[None]], stream: Stream, slots: trio.Semaphore) -> None:
     try:
         await handle(stream)
-    except (OSError, NetconError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        log.warning("%s: a connection ended: %s", place, error)
+    except* (OSError, NetconError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:  # by a nursery, or without
+        for error in errors.exceptions:
+            log.warning("%s: a connection ended: %s", place, error)
     finally:
         close(stream)
         slots.release()

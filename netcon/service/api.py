@@ -286,7 +286,7 @@ class NodeEndpoints:
         return reply(request, self._moon_object(moon))
 
     async def deorbit(self, request: Request) -> Response:
-        self._service.deorbit(int(request.path_params["moon"], 16))
+        await self._service.deorbit(int(request.path_params["moon"], 16))
         return reply(request, {"result": True})
 
 

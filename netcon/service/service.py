@@ -725,10 +725,11 @@ class Service:
         self._wake()
         return taken
 
-    def deorbit(self, moon: int) -> bool:
+    async def deorbit(self, moon: int) -> bool:
         """Orbit a moon no more, and delete its file; False if we did not."""
         left = self.node.deorbit(moon, self.clock())
         self.perform()
+        await self._stored()
         self._wake()
         return left
 

@@ -42,10 +42,11 @@ given here: a difference that grows, shrinks or goes away fails the suite.
 * A connection that a timer ended (keep-alive, `TCP_USER_TIMEOUT`, retransmission): `recv` and `SO_ERROR` say `ETIMEDOUT`, a plain
   `read` says `ECONNRESET`.
 * Windows: 64 KiB at first; what a program has not read beyond that stays with the peer until it keeps pace (up to 2 MiB).
-* `read` or `recv` on a listening socket takes a waiting connection away and loses it.
+* `read` on a listening socket takes a waiting connection away and loses it; on a stream that is not connected it waits, and `write`
+  is accepted and discarded. (`recv` and `send` answer as the kernel's.)
 * `/proc/net/tcp`, `ss`, `lsof -i`, and whoever asks by raw system call, see AF_UNIX sockets.
 * `pthread_cancel` in `accept`, `recv`, `connect`: they are no cancellation points.
-* The true errno of a failed connect when the first to ask is `read` or `write`; asked by `SO_ERROR` it is covered.
+* The true errno of a failed connect when the first to ask is `read` or `write`; `recv`, `send` and `SO_ERROR` tell it.
 * Data that arrives after `shutdown(SHUT_RD)`: TCP still delivers it, here it is discarded.
 * Timing: how soon, how fast, how many bytes a buffer takes. Loss, reordering and time-outs on the wire.
 * What real programs do with all this: `tests/intercept` and `tests/integration` run them.

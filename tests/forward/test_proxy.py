@@ -22,7 +22,7 @@ from netcon.forward.specification import ForwardError, parse_place
 from netcon.sockets import ServiceUnavailable, open_udp
 from tests.forward.conftest import naming
 from tests.forward.test_forwards import DATA, exchange, network_echo
-from tests.lwip.service import NETWORK_B, THERE, THERE6, Service
+from tests.lwip.service import NETWORK_B, THERE, THERE6, Service, eventually
 
 CREDENTIALS = (b"bob", b"secret")
 
@@ -145,6 +145,18 @@ async def test_socks_udp_associate(service: Service, side: NetworkSide) -> None:
             await client.sendto(socks.pack_datagram(ip, port, b"last"), relay)
             assert (await server.receive_from()).data == b"last"
         await stream.aclose()
+
+
+async def test_an_association_that_its_client_resets_ends_nothing_else(service: Service, side: NetworkSide) -> None:
+    async with network_echo(service) as port, proxies(side, ("socks", "0")) as (local,):
+        stream, reply = await socks_client(local, b"\5\3\0\1" + bytes(6))
+        assert reply == b"\5\0"
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+        await stream.aclose()
+        await trio.to_thread.run_sync(eventually, lambda: not service.count("datagram_sockets"), "the association ended")
+        stream, reply = await socks_client(local, request(THERE, port))
+        assert reply == b"\5\0"
+        assert await exchange(stream, b"x") == b"x"
 
 
 async def test_udp_associate_needs_tcp(side: NetworkSide, tmp_path: Path) -> None:

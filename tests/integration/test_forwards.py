@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import signal
@@ -11,25 +12,28 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from netcon.service.detach import service_environment
 from tests.integration.lab import Lab
-from tests.integration.programs import find, output, server, wait_for_port
+from tests.integration.programs import find, output, run, server, wait_for_port
+from tests.service.running import wait_until
+from tests.service.support import free_port
 
 DATA = b"".join(hashlib.sha512(b"%d" % number).digest() for number in range(1 << 18))
 TIMEOUT_S = 60
 
 
 @contextlib.contextmanager
-def running(lab: Lab, *words: str) -> Iterator[list[str]]:
+def running(lab: Lab, *words: str, prefix: Sequence[str] = ()) -> Iterator[list[str]]:
     """A `netcon` command on member b, until SIGTERM, after which it must have ended well; yields the lines that it prints first."""
     listening = sum(word in ("-L", "-R", "--socks", "--http") for word in words)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "netcon.cli.main", "-D", str(lab.b.home), *words, "--network", lab.network],
+        [*prefix, sys.executable, "-P", "-m", "netcon.cli.main", "-D", str(lab.b.home), *words, "--network", lab.network],
         env=service_environment(),
         stdout=subprocess.PIPE,
         text=True,
@@ -77,6 +81,15 @@ def test_a_file_through_a_local_forward(lab: Lab, web: str) -> None:
         assert same(curl(f"http://127.0.0.1:{port_in(line)}/data"))
 
 
+def test_more_connections_than_the_soft_limit_of_descriptors(lab: Lab, web: str) -> None:
+    prefix = [find("prlimit"), "--nofile=64:4096"]
+    with running(lab, "forward", "-L", f"0:{web}", prefix=prefix) as (line,), contextlib.ExitStack() as stack:
+        for _ in range(70):
+            stream = stack.enter_context(socket.create_connection(("127.0.0.1", int(port_in(line))), TIMEOUT_S))
+        stream.sendall(b"GET /none HTTP/1.0\r\n\r\n")
+        assert b" 404 " in stream.recv(100)
+
+
 def test_a_file_through_a_unix_socket_and_over_ipv6(lab: Lab, web: str, tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     with running(lab, "forward", "-L", f"{path}:[{lab.address6}]:8000"):
@@ -113,6 +126,56 @@ def test_curl_through_the_proxies(lab: Lab, web: str) -> None:
         assert same(curl("--socks5-hostname", f"127.0.0.1:{port_in(socks)}", f"http://{web}/data"))
         assert same(curl("-x", f"http://127.0.0.1:{port_in(http)}", f"http://{web}/data"))
         assert same(curl("-p", "-x", f"http://127.0.0.1:{port_in(http)}", f"http://{web}/data"))
+
+
+def test_a_static_program_that_cannot_be_intercepted(lab: Lab, web: str, tmp_path: Path) -> None:
+    busybox = find("busybox")
+    refused = run(lab.b, lab.network, busybox, "wget", f"http://{web}/data")
+    assert refused.returncode == 126
+    assert b"netcon forward" in refused.stderr
+
+    def wget(url: str, **proxy: str) -> bytes:
+        words = [busybox, "wget", "-q", "-O", "-", url]
+        return subprocess.run(words, env=proxy, capture_output=True, check=True, timeout=TIMEOUT_S).stdout
+
+    with running(lab, "forward", "-L", f"0:{web}") as (line,):
+        assert same(wget(f"http://127.0.0.1:{port_in(line)}/data"))
+    with running(lab, "proxy", "--http", "0") as (line,):
+        assert same(wget(f"http://{web}/data", http_proxy=f"http://127.0.0.1:{port_in(line)}"))
+
+
+@pytest.mark.parametrize("kind", ["socks", "http"])
+def test_ncat_through_a_proxy_with_credentials(lab: Lab, web: str, kind: str) -> None:
+    """As ssh's ProxyCommand would call it."""
+    with running(lab, "proxy", f"--{kind}", "0", "--auth", "bob:secret") as (line,):
+        proxy = ["--proxy", f"127.0.0.1:{port_in(line)}", "--proxy-type", {"socks": "socks5"}.get(kind, kind)]
+        words = [find("ncat"), "--no-shutdown", *proxy, *web.split(":")]
+        request = b"GET /data HTTP/1.0\r\n\r\n"
+        for password, good in (("secret", True), ("wrong", False)):
+            done = subprocess.run(
+                [*words, "--proxy-auth", f"bob:{password}"], input=request, capture_output=True, timeout=TIMEOUT_S, check=False
+            )
+            assert same(done.stdout.partition(b"\r\n\r\n")[2]) is good, done.stderr
+
+
+@pytest.mark.parametrize("back", [[], ["-R"]], ids=["there", "back"])
+def test_iperf3_with_its_tcp_and_udp_forwarded(lab: Lab, tmp_path: Path, back: list[str]) -> None:
+    port = free_port()
+    with (
+        server(lab.a, lab.network, "iperf3", "-s", "-p", "5201", log=tmp_path / "log"),
+        running(lab, "forward", "-L", f"{port}:{lab.address}:5201", "-L", f"udp:{port}:{lab.address}:5201"),
+    ):
+        words = [find("iperf3"), "-c", "127.0.0.1", "-p", str(port), "-u", "-b", "10M", "-n", "1M", "-l", "1200", "-J", *back]
+        said: list[dict[str, Any]] = []
+
+        def attempt() -> bool:
+            """Until the server listens: it would take a probe for a client."""
+            said.append(json.loads(subprocess.run(words, capture_output=True, check=False, timeout=TIMEOUT_S).stdout))
+            return "error" not in said[-1]
+
+        wait_until(attempt, "iperf3 is served")
+        total = said[-1]["end"]["sum"]
+        assert total["packets"] > total["lost_packets"]
 
 
 def test_dig_through_a_udp_forward(lab: Lab) -> None:

@@ -16,6 +16,7 @@ from netcon.service.paths import rpc_socket
 from netcon.sockets import resolve
 from tests.integration.lab import Lab
 from tests.integration.programs import command, find, output, run, server, wait_for_port
+from tests.integration.test_forwards import curl, port_in, running
 from tests.service.running import RunningService, World, wait_until
 
 DOMAIN = "lab.example"
@@ -65,6 +66,23 @@ def test_curl_finds_a_member_by_its_name(named: Lab, tmp_path: Path) -> None:
         wait_for_port(named.b, named.network, named.address, 80)
         for name in (f"web.{DOMAIN}", "web", f"zt-{named.a.address}.{DOMAIN}", f"WEB.{DOMAIN}."):
             assert output(named.b, named.network, "curl", "-sS", "--fail", f"http://{name}/") == b"by name\n"
+
+
+def test_programs_that_are_not_intercepted_name_a_member_to_a_forward_or_a_proxy(named: Lab, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("by name\n")
+    log = tmp_path / "log"
+    with (
+        server(named.a, named.network, "python3", "-m", "http.server", "--bind", "::", "-d", str(tmp_path), "80", log=log),
+        running(named, "forward", "-L", f"0:web.{DOMAIN}:80") as (forward,),
+        running(named, "proxy", "--socks", "0", "--http", "0") as (socks, http),
+    ):
+        wait_for_port(named.b, named.network, named.address, 80)
+        for words in (
+            [f"http://127.0.0.1:{port_in(forward)}/"],
+            ["--socks5-hostname", f"127.0.0.1:{port_in(socks)}", f"http://web.{DOMAIN}/"],
+            ["-x", f"http://127.0.0.1:{port_in(http)}", f"http://web.{DOMAIN}/"],
+        ):
+            assert curl(*words) == b"by name\n"
 
 
 @pytest.fixture(scope="module", params=["gcc", "musl-gcc"])

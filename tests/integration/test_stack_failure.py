@@ -20,6 +20,7 @@ class InProcess:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.prefix: list[str] = []
         self.client = Client(home)
         self.service = Service(Home(home))
 

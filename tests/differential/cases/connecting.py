@@ -187,6 +187,22 @@ def connecting_socket_has_no_events(world: World):
 
 
 @case
+def send_after_a_failed_connect_gives_its_error_first(world: World):
+    client = world.nonblocking()
+    client.connect_ex((world.address, world.closed_port()))
+    wait(client, select.POLLOUT)
+    return [outcome(client.send, b"x", socket.MSG_NOSIGNAL) for _ in range(2)]
+
+
+@case
+def recv_after_a_failed_connect_gives_its_error_first(world: World):
+    client = world.nonblocking()
+    client.connect_ex((world.address, world.closed_port()))
+    wait(client, select.POLLOUT)
+    return [value(lambda: client.recv(1).decode()) for _ in range(2)]
+
+
+@case
 def send_while_connecting(world: World):
     client = world.nonblocking()
     client.connect_ex(world.silence())

@@ -16,6 +16,7 @@ from tests.differential.harness import (
     polled,
     receive_all,
     reset,
+    socket_error,
     until_queued,
     wait,
     wait_all,
@@ -442,3 +443,26 @@ def ppoll_and_pselect_through_select(world: World):
     server.shutdown(socket.SHUT_WR)
     wait_all(client, {"RDHUP"})
     return [len(part) for part in select.select([client], [client], [client], 0)]
+
+
+@case
+def epoll_set_follows_a_second_connect(world: World):
+    listener, client = world.listener(), world.nonblocking()
+    with select.epoll() as poller, select.epoll() as other:
+        poller.register(client, select.EPOLLOUT | select.EPOLLET)
+        other.register(client, select.EPOLLIN)
+        client.connect_ex((world.address, world.closed_port()))
+        wait(client, select.POLLOUT)
+        seen = [socket_error(client), len(epolled(poller, PATIENCE))]
+        # The kernel says ECONNABORTED once to who has asked SO_ERROR.
+        client.connect_ex(world.to(listener))
+        client.connect_ex(world.to(listener))
+        wait(client, select.POLLOUT)
+        seen += [epolled(poller, PATIENCE), epolled(poller), epolled(other)]
+        server, _ = listener.accept()
+        server.send(b"x")
+        seen += [epolled(other, PATIENCE)]
+        poller.modify(client, select.EPOLLIN)
+        other.unregister(client)
+        server.close()
+        return [*seen, epolled(poller, PATIENCE), epolled(other)]

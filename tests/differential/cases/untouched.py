@@ -1,10 +1,11 @@
 """What is not a TCP socket of a virtual network works as if the library were not there; IPv4 inside IPv6 sockets."""
 
 import os
+import select
 import socket
 import tempfile
 
-from tests.differential.harness import LIBC, World, case, outcome, raw_call, value
+from tests.differential.harness import LIBC, PATIENCE, World, case, outcome, raw_call, value
 
 
 @case
@@ -189,3 +190,25 @@ def ipv6_socket_refuses_an_ipv4_address(world: World):
     sock = ipv6_stream(world)
     raw = b"\x02\x00\x00\x09" + socket.inet_aton(ipv4_of(world)) + bytes(8)
     return [raw_call(LIBC.bind, sock.fileno(), raw, len(raw)), value(sock.getsockname)[0]]
+
+
+@case
+def epoll_set_with_a_socket_that_then_connects_to_loopback(world: World):
+    listener, client = world.keep(socket.create_server(("127.0.0.1", 0))), world.keep(socket.socket())
+    client.setblocking(False)
+    with select.epoll() as poller:
+        poller.register(client, select.EPOLLOUT)
+        client.connect_ex(listener.getsockname())
+        ready = poller.poll(PATIENCE)
+        return [[number == client.fileno(), events] for number, events in ready]
+
+
+@case
+def epoll_set_with_a_socket_that_then_listens_on_loopback(world: World):
+    listener = world.keep(socket.socket())
+    with select.epoll() as poller:
+        poller.register(listener, select.EPOLLIN)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        world.keep(socket.create_connection(listener.getsockname()))
+        return [number == listener.fileno() for number, events in poller.poll(PATIENCE) if events & select.EPOLLIN]
