@@ -27,6 +27,20 @@ static long take_error(int descriptor) {
     return error;
 }
 
+/* The kernel tells each failed attempt by connect once: one whose error SO_ERROR has taken, by ECONNABORTED. Whether it was told is
+ * kept in SO_PRIORITY of the program's end, which is inert there (datagram.h); the next attempt has another end. */
+static void told(int descriptor) {
+    int yes = 1;
+    raw(SYS_setsockopt, descriptor, SOL_SOCKET, SO_PRIORITY, &yes, sizeof yes);
+}
+
+static bool was_told(int descriptor) {
+    int value = 1;
+    socklen_t length = sizeof value;
+    raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_PRIORITY, &value, &length);
+    return value;
+}
+
 /* Waits until the connection is there or not. */
 static long wait_connected(int descriptor) {
     struct timeval limit = {0};
@@ -45,6 +59,7 @@ static long wait_connected(int descriptor) {
         return 0;
     case 'F':
         take_error(descriptor);
+        told(descriptor);
         return name.error > 0 ? -name.error : -ECONNREFUSED;
     default:
         return wanted.revents & (POLLERR | POLLHUP) ? -ENETDOWN : -EINVAL; /* the service is gone, or has let it go */
@@ -88,8 +103,12 @@ long virtual_connect(int descriptor, const struct sockaddr *address, socklen_t l
     if (done < 0) return done;
     if (is_datagrams(&name)) return connect_datagrams(descriptor, &name, &wanted, address, length);
     char kind = names_service(descriptor, &service);
-    /* As the kernel: the error of a failed attempt that nobody has asked for is told first. */
-    if (kind == 'F' && take_error(descriptor)) return service.error > 0 ? -service.error : -ECONNREFUSED;
+    if (kind == 'F' && wanted.family == AF_UNSPEC) told(descriptor); /* forgotten; SO_ERROR still has it */
+    if (kind == 'F' && !was_told(descriptor)) {
+        told(descriptor);
+        if (!take_error(descriptor)) return -ECONNABORTED;
+        return service.error > 0 ? -service.error : -ECONNREFUSED;
+    }
     long open_flags = raw(SYS_fcntl, descriptor, F_GETFL);
     bool waits = open_flags >= 0 && !(open_flags & O_NONBLOCK);
     struct rpc_call call = call_about(NETCON_RPC_CONNECT, descriptor, &name);

@@ -114,9 +114,14 @@ void copies_take(int descriptor, struct copies *copies) {
                 copies->numbers[copies->count++] = number;
         }
     close_descriptor((int)folder);
-    for (int i = 0; i < copies->watch_count; i++) {
+    int found = copies->watch_count;
+    copies->watch_count = 0;
+    for (int i = 0; i < found; i++) {
         struct epoll_event none = {0};
-        raw(SYS_epoll_ctl, copies->watches[i].epoll, EPOLL_CTL_DEL, copies->watches[i].number, &none);
+        struct watch watch = copies->watches[i];
+        /* A set may know the socket by a number that was closed, and is another file's now. */
+        if (raw(SYS_epoll_ctl, watch.epoll, EPOLL_CTL_DEL, watch.number, &none) == 0)
+            copies->watches[copies->watch_count++] = watch;
     }
 }
 

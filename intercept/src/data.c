@@ -22,8 +22,9 @@
 #define MSG_FASTOPEN 0x20000000
 #endif
 
-/* Flags that mean something else, or nothing, on AF_UNIX: the error queue is empty, and TRUNC discards without copying. */
-#define UNUSUAL_RECEIVE (MSG_ERRQUEUE | MSG_TRUNC)
+/* Flags that mean something else, or nothing, on AF_UNIX: the error queue is empty, TRUNC discards without copying, and a WAITALL
+ * that ends early takes the error that ended it. */
+#define UNUSUAL_RECEIVE (MSG_ERRQUEUE | MSG_TRUNC | MSG_WAITALL)
 #define MESSAGES_MAX 1024 /* UIO_MAXIOV */
 
 /* PLAIN: a connected stream of ours in a call that an AF_UNIX stream answers as TCP does. */
@@ -75,6 +76,50 @@ static long discard(int descriptor, size_t length, int flags) {
     return (long)total;
 }
 
+/* Waits as recv would; takes nothing. False: an error or a signal is next, or nothing for as long as recv may wait. */
+static bool more_comes(int descriptor, int flags) {
+    struct timeval limit = {0};
+    struct timespec left = {0}, *until = &left;
+    struct pollfd wanted = {.fd = descriptor, .events = POLLIN};
+    socklen_t length = sizeof limit;
+    long open_flags = raw(SYS_fcntl, descriptor, F_GETFL);
+    if (!(flags & MSG_DONTWAIT) && open_flags >= 0 && !(open_flags & O_NONBLOCK)) {
+        raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, &length);
+        left = (struct timespec){limit.tv_sec, limit.tv_usec * 1000};
+        if (!left.tv_sec && !left.tv_nsec) until = NULL;
+    }
+    int queued = 0;
+    if (raw(SYS_ppoll, &wanted, 1, until, NULL, 8) != 1) return false;
+    return !(wanted.revents & POLLERR) || (raw(SYS_ioctl, descriptor, FIONREAD, &queued) == 0 && queued > 0);
+}
+
+/* recv with MSG_WAITALL on TCP leaves the error that ends it early to the next call. `begun`: this is not the first part of it. */
+static long receive_all(int descriptor, char *buffer, size_t length, int flags, bool begun) {
+    size_t total = 0;
+    while (total < length && (!(begun || total) || more_comes(descriptor, flags))) {
+        long done = raw(SYS_recvfrom, descriptor, buffer + total, length - total, flags & ~MSG_WAITALL, NULL, NULL);
+        if (done < 0 && !begun && !total) return done;
+        if (done <= 0) break;
+        total += (size_t)done;
+    }
+    return (long)total;
+}
+
+static long receive_all_parts(int descriptor, const struct msghdr *message, int flags) {
+    long total = 0;
+    for (size_t i = 0; i < message->msg_iovlen; i++) {
+        const struct iovec *part = &message->msg_iov[i];
+        long done = receive_all(descriptor, part->iov_base, part->iov_len, flags, total > 0);
+        if (done < 0) return total ? total : done;
+        total += done;
+        if ((size_t)done < part->iov_len) break;
+    }
+    return total;
+}
+
+/* Whether a receive waits for all that it asks for, and not in vain. */
+static bool wants_all(int flags, size_t room) { return (flags & (MSG_WAITALL | MSG_PEEK | MSG_TRUNC)) == MSG_WAITALL && room > 0; }
+
 long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, struct sockaddr *address, socklen_t *address_length) {
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !address && !(flags & UNUSUAL_RECEIVE), &name);
@@ -90,8 +135,9 @@ long virtual_recvfrom(int descriptor, void *buffer, size_t length, int flags, st
     }
     if (flags & MSG_ERRQUEUE) return -EAGAIN;
     if (names_unconnected(descriptor)) return -ENOTCONN;
-    long done =
-        flags & MSG_TRUNC ? discard(descriptor, length, flags) : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
+    long done = flags & MSG_TRUNC          ? discard(descriptor, length, flags)
+                : wants_all(flags, length) ? receive_all(descriptor, buffer, length, flags, false)
+                                           : raw(SYS_recvfrom, descriptor, buffer, length, flags, NULL, NULL);
     if (done >= 0 && address && address_length) *address_length = 0;
     return true_end(descriptor, done);
 }
@@ -136,6 +182,10 @@ long virtual_recvmsg(int descriptor, struct msghdr *message, int flags) {
     long done;
     if (ours && (flags & MSG_TRUNC)) {
         done = discard(descriptor, room_of(&copy), flags);
+        copy.msg_controllen = 0;
+        copy.msg_flags = 0;
+    } else if (ours && wants_all(flags, room_of(&copy)) && copy.msg_iovlen <= MESSAGES_MAX) {
+        done = receive_all_parts(descriptor, &copy, flags);
         copy.msg_controllen = 0;
         copy.msg_flags = 0;
     } else {
@@ -184,7 +234,12 @@ long virtual_sendto(int descriptor, const void *buffer, size_t length, int flags
                     socklen_t address_length) {
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !address && !(flags & MSG_FASTOPEN), &name);
-    if (kind == NOT_OURS) return raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
+    if (kind == NOT_OURS) {
+        struct msghdr message = {.msg_name = (void *)address, .msg_namelen = address_length};
+        return socket_leaves_loopback(descriptor, &message)
+                   ? -ENETUNREACH
+                   : raw(SYS_sendto, descriptor, buffer, length, flags, address, address_length);
+    }
     if (kind == DATAGRAMS) {
         struct iovec part = {(void *)buffer, length};
         struct msghdr message = {.msg_name = (void *)address, .msg_namelen = address_length, .msg_iov = &part, .msg_iovlen = 1};
@@ -220,6 +275,7 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
     bool unusual = message->msg_name || (uint32_t)message->msg_controllen || (flags & MSG_FASTOPEN);
     struct netcon_name_program name;
     enum kind kind = kind_of(descriptor, !unusual, &name);
+    if (kind == NOT_OURS && unusual && socket_leaves_loopback(descriptor, message)) return -ENETUNREACH;
     if (kind == NOT_OURS && !settings.musl) return raw(SYS_sendmsg, descriptor, message, flags);
     struct msghdr copy = copied(message);
     if (kind == DATAGRAMS) {
@@ -239,8 +295,10 @@ long virtual_sendmsg(int descriptor, const struct msghdr *message, int flags) {
 
 long virtual_sendmmsg(int descriptor, struct mmsghdr *messages, unsigned int count, int flags) {
     struct netcon_name_program name;
-    if (!settings.musl && kind_of(descriptor, false, &name) == NOT_OURS)
-        return raw(SYS_sendmmsg, descriptor, messages, count, flags);
+    bool native = !settings.musl && kind_of(descriptor, false, &name) == NOT_OURS;
+    for (unsigned int i = 0; native && !is_impossible(messages) && i < count && i < MESSAGES_MAX; i++)
+        native = !socket_leaves_loopback(descriptor, &messages[i].msg_hdr);
+    if (native) return raw(SYS_sendmmsg, descriptor, messages, count, flags);
     unsigned int sent = 0;
     while (sent < count && sent < MESSAGES_MAX) {
         long done = virtual_sendmsg(descriptor, &messages[sent].msg_hdr, flags);

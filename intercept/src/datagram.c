@@ -257,7 +257,8 @@ static long send_by_host(int descriptor, const struct netcon_name_program *name,
                          const struct msghdr *message, int flags) {
     if (datagram_mode(descriptor) != NETCON_DATAGRAM_FRAMED || !datagram_is_fresh(descriptor, name)) return -ENETUNREACH;
     long done = socket_give_to_kernel(descriptor, name, to);
-    return done < 0 ? done : raw(SYS_sendmsg, descriptor, message, flags);
+    if (done < 0) return done;
+    return socket_leaves_loopback(descriptor, message) ? -ENETUNREACH : raw(SYS_sendmsg, descriptor, message, flags);
 }
 
 long datagram_send(int descriptor, const struct netcon_name_program *name, const struct msghdr *message, int flags) {

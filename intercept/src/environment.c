@@ -99,12 +99,11 @@ static void set_well_known_paths(const char *runtime, uint64_t network) {
     char file[] = "/.ztnc_0000000000000000";
     for (int digit = 0; digit < 16; digit++)
         file[sizeof file - 2 - (size_t)digit] = "0123456789abcdef"[network >> 4 * digit & 15];
-    int next = 0;
     if (runtime && runtime[0] == '/') {
-        set_path(&settings.paths[next++], runtime, file, false);
+        set_path(&settings.paths[0], runtime, file, false);
         settings.fault = NULL; /* if that one is too long the other is not */
     }
-    set_path(&settings.paths[next], "/tmp", file, false);
+    set_path(&settings.paths[settings.paths[0].text[0] ? 1 : 0], "/tmp", file, false);
 }
 
 bool read_environment(char **environment) {

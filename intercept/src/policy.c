@@ -68,6 +68,7 @@ long policy_ask(int direction, const struct netcon_name_program *name, const str
         break;
     case NETCON_POLICY_NETWORK:
         if (rule->network) call->network = rule->network;
+        if (address_is_loopback(address)) call->flags |= NETCON_RPC_VIRTUAL; /* a network's own: never the host's */
         break;
     }
     return 0;
@@ -79,7 +80,7 @@ long policy_answer(int direction, const struct netcon_name_program *name, const 
     if ((done != -NETCON_RPC_TO_HOST && !uncarried) || (!policy.count && !policy.fallback)) return done;
     const struct netcon_policy_rule *rule = rule_for(direction, name, address);
     if (done == -NETCON_RPC_TO_HOST) {
-        bool wanted = address_is_loopback(address) || (!rule && policy.fallback != NETCON_POLICY_REFUSE);
+        bool wanted = !rule && (address_is_loopback(address) || policy.fallback != NETCON_POLICY_REFUSE);
         return wanted ? done : binds ? -EADDRNOTAVAIL : -ENETUNREACH;
     }
     return !rule && policy.fallback == NETCON_POLICY_HOST && !address_is_loopback(address) ? -NETCON_RPC_TO_HOST : done;

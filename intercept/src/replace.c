@@ -115,13 +115,53 @@ static long carry_local(int from, const struct netcon_name_program *name, int to
 long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name, const struct netcon_address *address) {
     long fresh = raw(SYS_socket, name->family, name->type | SOCK_CLOEXEC, name->protocol);
     if (fresh < 0) return fresh;
+    long done = 0;
     copy_options(descriptor, name, (int)fresh);
-    long done = carry_local(descriptor, name, (int)fresh);
-    /* It may turn to another address at any time, and disconnect: one for loopback stays on that interface. */
-    if (done == 0 && address_is_loopback(address)) done = raw(SYS_setsockopt, fresh, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+    /* It may turn to another address at any time, and disconnect: one for loopback stays on that interface. First, for a port on
+     * the wildcard would be open to the host's other interfaces. */
+    if (address_is_loopback(address)) done = raw(SYS_setsockopt, fresh, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+    if (done == 0) done = carry_local(descriptor, name, (int)fresh);
     if (done < 0) {
         close_descriptor((int)fresh);
         return done;
     }
     return socket_replace(descriptor, (int)fresh);
+}
+
+/* Other than lo, whose index is 1 in every network namespace. */
+static bool is_elsewhere(const void *index) {
+    int number;
+    memcpy(&number, index, sizeof number);
+    return number != 0 && number != 1;
+}
+
+static bool names_interface(const struct msghdr *message) {
+    const struct sockaddr_in6 *to = message->msg_name;
+    if (!is_impossible(to) && message->msg_namelen >= sizeof *to && to->sin6_family == AF_INET6 && is_elsewhere(&to->sin6_scope_id))
+        return true;
+    size_t room = (uint32_t)message->msg_controllen; /* musl: the other half is undefined, of a length in it, too */
+    const char *items = message->msg_control;
+    if (is_impossible(items)) return false;
+    for (size_t at = 0; at + sizeof(struct cmsghdr) <= room;) {
+        struct cmsghdr item;
+        memcpy(&item, items + at, sizeof item);
+        size_t length = (uint32_t)item.cmsg_len, left = room - at;
+        if (length < sizeof item || length > left) return false; /* the kernel refuses it */
+        const char *data = items + at + CMSG_LEN(0);
+        if (item.cmsg_level == IPPROTO_IP && item.cmsg_type == IP_PKTINFO && length >= CMSG_LEN(sizeof(struct in_pktinfo)) &&
+            is_elsewhere(data + offsetof(struct in_pktinfo, ipi_ifindex)))
+            return true;
+        if (item.cmsg_level == IPPROTO_IPV6 && item.cmsg_type == IPV6_PKTINFO && length >= CMSG_LEN(sizeof(struct in6_pktinfo)) &&
+            is_elsewhere(data + offsetof(struct in6_pktinfo, ipi6_ifindex)))
+            return true;
+        at += CMSG_ALIGN(length);
+    }
+    return false;
+}
+
+bool socket_leaves_loopback(int descriptor, const struct msghdr *message) {
+    char device[16] = {0};
+    socklen_t size = sizeof device;
+    return names_interface(message) && raw(SYS_getsockopt, descriptor, SOL_SOCKET, SO_BINDTODEVICE, device, &size) == 0 &&
+           memcmp(device, "lo", 3) == 0;
 }

@@ -4,6 +4,7 @@
 
 #include <netcon/socket_rpc.h>
 #include <stdbool.h>
+#include <sys/socket.h>
 
 #include "rpc.h"
 
@@ -49,5 +50,13 @@ void accept_discard_queue(int descriptor);
  * service knows about the socket (a local address) is not. Return: 0 or -errno.
  */
 long socket_give_to_kernel(int descriptor, const struct netcon_name_program *name, const struct netcon_address *address);
+
+/**
+ * socket_leaves_loopback() - would this datagram of a kernel's socket that is kept on `lo` take another interface?
+ *
+ * The kernel obeys the scope of an address and the index in IP_PKTINFO or IPV6_PKTINFO, whatever the socket is bound to. Costs
+ * nothing for messages without them.
+ */
+bool socket_leaves_loopback(int descriptor, const struct msghdr *message);
 
 #endif

@@ -67,7 +67,7 @@ static void send_event(struct trace_call *call, bool ended) {
     size_t length = 0;
     if (form->shown == TRACE_BYTES_IN) length = (size_t)record->arguments[form->at + 1];
     if (form->shown == TRACE_TEXT && !is_impossible(pointer)) length = strlen(pointer);
-    if (form->shown == TRACE_BYTES_OUT && succeeded) {
+    if (form->shown == TRACE_BYTES_OUT && succeeded && pointer) {
         const socklen_t *out = (const socklen_t *)record->arguments[form->at + 1];
         length = out ? *out : 0;
     }

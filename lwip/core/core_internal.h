@@ -44,7 +44,7 @@ extern struct netif core_loopback;
 void core_loopback_start(void);
 /* Process what is queued. False: nothing was. */
 bool core_loopback_poll(void);
-/* Does this frame, whose header is whole, come from or go to a loopback address? */
+/* Does this frame, whose header is whole, come from or go to a loopback address, or come from an IPv4-mapped one? */
 bool core_names_loopback(const uint8_t *frame);
 bool core_is_loopback(const ip_addr_t *ip);
 

@@ -4,7 +4,8 @@
  * the queue at the end of the reactor's batch, so that a packet is never processed inside the processing of another one and an idle
  * stack has nothing to do. lwIP gives an interface one IPv4 address: while a packet is processed the interface has the one that
  * the packet is for, and so has all of 127.0.0.0/8. A frame from the link that names a loopback address is dropped before lwIP
- * sees it (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3), and nothing leaves here for the link: the interface has no link.
+ * sees it (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3), and nothing leaves here for the link: the interface has no link. An IPv4-mapped
+ * source goes the same way, as in Linux: a program would take ::ffff:127.0.0.1 for its own host.
  *
  * Nothing can corrupt these packets: TCP and UDP checksums are neither made nor looked at. ICMP's are, for raw sockets see them.
  */
@@ -65,7 +66,7 @@ bool core_loopback_poll(void) {
 }
 
 bool core_names_loopback(const uint8_t *frame) {
-    static const uint8_t one[16] = {[15] = 1};
+    static const uint8_t one[16] = {[15] = 1}, mapped[12] = {[10] = 0xff, [11] = 0xff};
     const uint8_t *ip = frame + SIZEOF_ETH_HDR;
     switch (frame[12] << 8 | frame[13]) {
     case ETHTYPE_IP:
@@ -73,7 +74,7 @@ bool core_names_loopback(const uint8_t *frame) {
     case ETHTYPE_ARP: /* sender, target */
         return ip[14] == IP_LOOPBACKNET || ip[24] == IP_LOOPBACKNET;
     case ETHTYPE_IPV6:
-        return memcmp(ip + 8, one, 16) == 0 || memcmp(ip + 24, one, 16) == 0;
+        return memcmp(ip + 8, one, 16) == 0 || memcmp(ip + 24, one, 16) == 0 || memcmp(ip + 8, mapped, sizeof mapped) == 0;
     default:
         return false;
     }

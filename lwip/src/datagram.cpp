@@ -132,7 +132,8 @@ int DatagramSocket::bind(const netcon_address &wanted, uint64_t on_network, uint
             for (auto &[network_id, candidate] : owner.server.networks())
                 if (owner.server.sets.covers(on, network_id) && candidate->running() && candidate->core().is_broadcast(&ip))
                     stack = candidate;
-            if (!stack || kind == Kind::ping) return owner.server.uncarried(EADDRNOTAVAIL);
+            if (!stack || kind == Kind::ping)
+                return owner.server.uncarried(NETCON_POLICY_BIND, policy_protocol(), asked, EADDRNOTAVAIL);
         }
         on = owner.server.network_of(stack.get());
     }
@@ -430,7 +431,9 @@ int DatagramSocket::choose_stack(Outgoing &out, std::shared_ptr<Stack> &stack) c
     }
     Address from;
     std::shared_ptr<Stack> towards = server.stack_towards(stack ? server.network_of(stack.get()) : on, out.to, from);
-    if (!towards) return stack || !options.device.empty() ? ENETUNREACH : server.uncarried(ENETUNREACH);
+    if (!towards)
+        return stack || !options.device.empty() ? ENETUNREACH
+                                                : server.uncarried(NETCON_POLICY_CONNECT, policy_protocol(), out.to, ENETUNREACH);
     stack = std::move(towards);
     if (out.to.is_any()) out.to.ip = from.ip;
     if (!chosen) out.source = from;

@@ -17,9 +17,8 @@ void Server::set_policy(const netcon_policy &policy) {
         bool inside_loopback = prefix.is_loopback() && rule.prefix >= (prefix.is_v4() ? 104 : 128);
         host |= rule.target == NETCON_POLICY_HOST && (rule.directions & NETCON_POLICY_CONNECT) && !inside_loopback;
     }
-    policy_bits_ = 0;
-    if (loopback_is_virtual()) policy_bits_ |= NETCON_RPC_POLICY_VIRTUAL;
-    if (host) policy_bits_ |= NETCON_RPC_POLICY_HOST;
+    rpc_.set_policy(
+        static_cast<uint16_t>((loopback_is_virtual() ? NETCON_RPC_POLICY_VIRTUAL : 0) | (host ? NETCON_RPC_POLICY_HOST : 0)));
 }
 
 int Server::decide(int direction, int protocol, const Address &to, uint16_t flags, uint64_t &network) const {
@@ -41,6 +40,11 @@ int Server::decide(int direction, int protocol, const Address &to, uint16_t flag
     }
     if (loopback) network = loopback_network(network);
     return 0;
+}
+
+int Server::uncarried(int direction, int protocol, const Address &to, int error) const {
+    bool decided = netcon_policy_match(&policy_, direction, protocol, to.ip.data(), to.port) != nullptr;
+    return policy_.fallback == NETCON_POLICY_HOST && !decided ? NETCON_RPC_TO_HOST : error;
 }
 
 uint64_t Server::loopback_network(uint64_t network) const {

@@ -302,7 +302,7 @@ void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply) {
     header.magic = NETCON_RPC_MAGIC;
     header.version = NETCON_RPC_VERSION;
     header.operation = operation;
-    header.policy = reply.policy;
+    header.policy = policy_;
     header.error = reply.error;
     header.value = reply.value;
     header.data_length = reply.length;

@@ -47,7 +47,6 @@ struct Request {
 struct Reply {
     int error = 0;
     int value = 0;
-    uint16_t policy = 0;
     uint32_t length = 0;
     alignas(8) uint8_t data[NETCON_RPC_DATA_MAX];
     Descriptor descriptor; // sent along, then closed
@@ -78,6 +77,8 @@ class RpcServer {
     int listen(const std::string &path, uint64_t network, mode_t mode);
     bool unlisten(const std::string &path);
 
+    /* Every reply tells it: bits of netcon_rpc_policy. */
+    void set_policy(uint16_t bits) { policy_ = bits; }
     /* Sends the one reply to a request, and closes its reply end. */
     void answer(Descriptor reply_end, uint16_t operation, Reply &reply);
 
@@ -117,6 +118,7 @@ class RpcServer {
     RequestHandler &handler_;
     Closer &closer_;
     RpcCounters counters_;
+    uint16_t policy_ = 0;
     Descriptor reserve_;
     netcon_timer *pause_ = nullptr; // of all paths, while there is no descriptor even to turn a client away
     std::vector<std::unique_ptr<Path>> paths_;

@@ -343,7 +343,6 @@ void Server::on_sweep(void *context) {
 
 void Server::handle(Request &request, Reply &reply) {
     const netcon_rpc_request &header = *request.header;
-    reply.policy = policy_bits_;
     if (header.operation == NETCON_RPC_HELLO) {
         if (header.data_length != 0) { // the networks of this connection
             uint64_t on = header.data_length % sizeof on == 0 ? sets.number_of(header.data, header.data_length / sizeof on) : 0;

@@ -91,8 +91,8 @@ class Server final : public RequestHandler {
     /* Who has a bind or connect to `to`? 0: a network, `network` perhaps changed to the one that a line names; NETCON_RPC_TO_HOST,
      * or the errno of a refusal. `flags`: of the request. */
     int decide(int direction, int protocol, const Address &to, uint16_t flags, uint64_t &network) const;
-    /* What no network carries: NETCON_RPC_TO_HOST if that is the host's, or `error`. */
-    int uncarried(int error) const { return policy_.fallback == NETCON_POLICY_HOST ? NETCON_RPC_TO_HOST : error; }
+    /* What no network carries: NETCON_RPC_TO_HOST if that is the host's, or `error`. What a line gives to a network never is. */
+    int uncarried(int direction, int protocol, const Address &to, int error) const;
     bool raw_is_allowed() const { return policy_.raw != 0; }
     /* Whose loopback is the virtual one: that of the network given, or of the one that was joined first. */
     uint64_t loopback_network(uint64_t network) const;
@@ -137,7 +137,6 @@ class Server final : public RequestHandler {
     void stack_failed(Stack *stack);
 
     netcon_policy policy_;
-    uint16_t policy_bits_ = 0; // for replies
     uint64_t service_, epoch_, serial_;
     RpcServer rpc_;
     Questions questions_{rpc_};

@@ -150,7 +150,7 @@ int Socket::bind(const netcon_address &wanted, uint64_t on_network, uint16_t fla
     uint64_t join_network = on_network;
     if (!asked.is_any()) {
         std::shared_ptr<Stack> stack = server.stack_with(on_network, asked);
-        if (!stack) return server.uncarried(EADDRNOTAVAIL);
+        if (!stack) return server.uncarried(NETCON_POLICY_BIND, NETCON_POLICY_TCP, asked, EADDRNOTAVAIL);
         join_network = server.network_of(stack.get());
     }
     binding.local = asked;
@@ -316,7 +316,9 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, uint16_t 
     uint64_t on = network != 0 ? network : on_network;
     Address from;
     std::shared_ptr<Stack> stack = server.stack_towards(on, to, from);
-    if (!stack) return local_given || !options.device.empty() ? ENETUNREACH : server.uncarried(ENETUNREACH);
+    if (!stack)
+        return local_given || !options.device.empty() ? ENETUNREACH
+                                                      : server.uncarried(NETCON_POLICY_CONNECT, NETCON_POLICY_TCP, to, ENETUNREACH);
     if (to.is_any()) to.ip = from.ip;
     if (!server.may_cross(*stack, options.device, local_given ? bound_to_ : from, to)) return to.is_v4() ? EINVAL : ENETUNREACH;
     if (server.stack_with(on, to)) server.notice_closed_listeners(to.port);

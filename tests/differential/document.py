@@ -35,7 +35,8 @@ given here: a difference that grows, shrinks or goes away fails the suite.
 
 * ICMP and raw sockets (`tests/lwip/test_rpc_icmp.py`); what is left of UDP is in `docs/intercept.md`.
 * `SO_LINGER` with a time: `close` is the kernel's own on the pair and returns at once, and the service sends what was written
-  (with 0 seconds it resets the connection).
+  (with 0 seconds it resets the connection, and so does a `shutdown` of the direction that is left: from the service's side both
+  look the same).
 * `SO_SNDBUF` bounds what the service holds of a connection; the pair takes up to 212,992 bytes more. `TCP_NOTSENT_LOWAT` is shown,
   and `poll` does not know it. `TCP_CORK` and `TCP_QUICKACK` are hints, and shown as never set.
 * `TCP_FASTOPEN`, `TCP_ULP`, `SO_ZEROCOPY` are refused with `ENOPROTOOPT`, `MSG_FASTOPEN` with `EOPNOTSUPP`, as by older kernels.

@@ -31,6 +31,8 @@ import ctypes, os, socket, struct, sys
 V4, V6 = ("198.51.100.9", 7), ("2001:db8:1::9", 7)
 PING4, PING6 = struct.pack(">BBHHH", 8, 0, 0xf7f8, 7, 0), struct.pack(">BBHHH", 128, 0, 0, 7, 0)
 libc = ctypes.CDLL(None, use_errno=True)
+def index():
+    return int(next(line.split()[1] for line in open('/proc/net/if_inet6') if line.split()[5] == 'leak0'), 16)
 """
 ATTEMPTS = {
     "tcp": "s = socket.socket(); s.setblocking(False); s.connect(V4)",
@@ -61,6 +63,18 @@ ATTEMPTS = {
     "stream_disconnected_from_loopback": "l = socket.create_server(('127.0.0.1', 0)); s = socket.socket()\n"
     "s.connect(l.getsockname()); libc.connect(s.fileno(), bytes(16), 16); s.setblocking(False); s.connect(V4)",
     "bound_to_loopback": "s = socket.socket(AF_INET6, SOCK_DGRAM); s.bind(('::1', 0)); s.sendto(b'x', V6)",
+    "interface_by_control_data": "s = socket.socket(AF_INET, SOCK_DGRAM); s.sendto(b'x', ('127.0.0.1', 7))\n"
+    "s.sendmsg([b'x'], [(IPPROTO_IP, 8, struct.pack('=iII', index(), 0, 0))], 0, V4)",
+    "interface_by_control_data_mapped": "s = socket.socket(AF_INET6, SOCK_DGRAM); s.sendto(b'x', ('::ffff:127.0.0.1', 7))\n"
+    "info = inet_pton(AF_INET6, '::ffff:0.0.0.0') + struct.pack('=i', index())\n"
+    "s.sendmsg([b'x'], [(IPPROTO_IPV6, IPV6_PKTINFO, info)], 0, ('::ffff:198.51.100.9', 7))",
+    "interface_by_scope": "s = socket.socket(AF_INET6, SOCK_DGRAM); s.sendto(b'x', ('::1', 7))\n"
+    "s.sendto(b'x', ('ff02::123', 7, 0, index()))",
+    "interface_by_scope_of_many": "s = socket.socket(AF_INET6, SOCK_DGRAM); s.sendto(b'x', ('::1', 7))\n"
+    "to = struct.pack('=HHI16sI', AF_INET6, htons(7), 0, inet_pton(AF_INET6, 'ff02::123'), index())\n"
+    "name = ctypes.create_string_buffer(to, 28); part = (ctypes.c_ulong * 2)(ctypes.addressof(name), 1)\n"
+    "many = (ctypes.c_ulong * 8)(ctypes.addressof(name), 28, ctypes.addressof(part), 1)\n"
+    "if libc.sendmmsg(s.fileno(), many, 1, 0) != 1: raise OSError(ctypes.get_errno(), 'sendmmsg')",
     "child_without_environment": "pid = os.fork()\nif pid == 0:\n"
     "    os.execve(sys.executable, [sys.executable, '-c', 'import socket\\n"
     'socket.socket(2, 2).sendto(b"x", ("198.51.100.9", 7))\'], {})\nos.waitpid(pid, 0)',

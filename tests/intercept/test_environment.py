@@ -150,6 +150,8 @@ def test_the_well_known_paths(library: Path, tmp_path: Path) -> None:
     well_known = Path(f"/tmp/.ztnc_{NETWORK}")
     with fake_service(well_known):
         assert run(SOCKET_ERROR, library, **environment).stdout == "OK\n", "the second path serves when the first is not there"
+        environment["XDG_RUNTIME_DIR"] = "/" + "x" * 120
+        assert run(SOCKET_ERROR, library, **environment).stdout == "OK\n", "and when the first is too long"
 
 
 def test_a_well_known_path_of_another_user_is_not_trusted(library: Path, tmp_path: Path) -> None:

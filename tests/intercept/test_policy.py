@@ -113,8 +113,15 @@ print(*[error(attempt) for attempt in attempts])
     policy = f"loopback refuse; {ADDRESS} tcp 7 refuse; {ADDRESS} network {NETWORK}; udp 1-9 refuse"
     assert python(real_service, code, policy) == "EACCES EACCES EACCES EACCES EACCES ECONNREFUSED OK OK\n"
     assert python(real_service, code, f"udp 7 refuse; any network {0xBAD:016x}") == (
-        "ECONNREFUSED OK OK OK ENETUNREACH ENETUNREACH EACCES ENETUNREACH\n"
-    )
+        "ENETUNREACH OK ENETUNREACH ENETUNREACH ENETUNREACH ENETUNREACH EACCES ENETUNREACH\n"
+    ), "`any` is loopback, too, of which that network has none; of bind no line says anything"
+
+
+@LOOPBACKS
+def test_a_network_that_the_run_names_is_never_the_host(real_service: Service, address: str) -> None:
+    """Its loopback is its own, though that of the service's policy is the host's."""
+    for policy in (f"loopback network {NETWORK}", "loopback network"):
+        assert python(real_service, EXCHANGE.format(address), policy) == "False False False False\n"
 
 
 def test_a_malformed_policy_is_closed(real_service: Service) -> None:
@@ -187,6 +194,22 @@ print([os.get_inheritable(fd) for fd in copies], is_kernels(client))
 
 def test_copies_and_epoll_sets_follow_to_the_host(real_service: Service) -> None:
     assert python(real_service, COPIES) == "[True, False, False] True\n"
+
+
+def test_what_took_the_number_of_a_closed_copy_is_left_alone(real_service: Service) -> None:
+    """The kernel keeps a closed number in an epoll set as long as the socket is open elsewhere."""
+    code = """
+client, watching = socket.socket(), select.epoll()
+copy = os.dup(client.fileno())
+watching.register(copy, select.EPOLLIN)
+end, other = os.pipe()
+os.dup2(end, copy)
+os.write(other, b'x')
+waiting = socket.create_server(('127.0.0.1', 0))
+client.connect(waiting.getsockname())
+print(is_kernels(client), watching.poll(0))
+"""
+    assert python(real_service, code) == "True []\n"
 
 
 def test_copies_and_epoll_sets_follow_to_a_new_pair(virtual: Service) -> None:

@@ -203,6 +203,20 @@ print(errno.errorcode[ctypes.get_errno()])
     assert trace.arguments(event).endswith("SOL_SOCKET, SO_KEEPALIVE, 0x8")
 
 
+def test_the_length_of_an_address_that_nobody_wants_is_not_read(service: Service, tmp_path: Path) -> None:
+    """As the kernel: without room for an address the pointer to its length may point anywhere."""
+    code = """
+import ctypes
+waiting = listener()
+client = socket.create_connection(waiting.getsockname())
+print(ctypes.CDLL(None).accept(waiting.fileno(), None, ctypes.c_void_p(8)) > 0)
+"""
+    with Tracer(tmp_path) as tracer:
+        assert python(service, tracer, code) == "True\n"
+        (event,) = ended(tracer.events(), "accept")
+    assert event.decision is trace.Decision.NETWORK
+
+
 def test_a_tracer_that_stalls_loses_events_and_holds_nobody_up(service: Service, tmp_path: Path) -> None:
     code = "made = socket.socket()\nfor _ in range(5000): made.getsockname()\nprint('done')"
     with Tracer(tmp_path) as tracer:

@@ -179,6 +179,13 @@ def test_policy_decides(service: Service, program: Program) -> None:
         assert error_of(sock.start_connect, THERE, 85) == errno.EACCES
         assert error_of(sock.start_connect, "192.0.2.1", 80) == TO_HOST
         assert error_of(sock.bind, "192.0.2.1", 80) == TO_HOST
+    service.server.set_policy(Policy.parse("192.0.2.1 network; bind 192.0.2.1 network; default host").compiled())
+    for ip, expected in (("192.0.2.1", errno.ENETUNREACH), ("192.0.2.2", TO_HOST)):
+        with program.socket() as sock, datagram_socket(program) as datagrams:
+            assert error_of(sock.start_connect, ip, 80) == expected, "what is said to be a network's is never the host's"
+            assert error_of(datagrams.call_sendto, b"x", ip, 80) == expected
+            bind_error = TO_HOST if expected == TO_HOST else errno.EADDRNOTAVAIL
+            assert error_of(sock.bind, ip, 80) == error_of(datagrams.bind, ip, 80) == bind_error
     with pytest.raises(ValueError, match="compiled policy"):
         service.server.set_policy(b"\x01")
 
@@ -194,11 +201,13 @@ OWN, PEER = mac(1), mac(9)
         ip4(PEER, OWN, "10.1.0.9", "127.0.0.1", 6, tcp4("10.1.0.9", "127.0.0.1", (1, 9), 1, 0, SYN)),
         ip6(PEER, OWN, "fd00::9", "::1", 58, b"\x80\0\0\0\0\7\0\1x"),
         ip6(PEER, OWN, "::1", "fd00::1", 58, b"\x80\0\0\0\0\7\0\1x"),
+        ip6(PEER, OWN, "::ffff:127.0.0.1", "fd00::1", 58, b"\x80\0\0\0\0\7\0\1x"),
+        ip6(PEER, OWN, "::ffff:10.1.0.9", "fd00::1", 58, b"\x80\0\0\0\0\7\0\1x"),
         arp_request(PEER, "10.1.0.9", "127.0.0.1"),
     ],
 )
 def test_loopback_addresses_on_the_link_are_dropped(lab: Lab, frame: bytes) -> None:
-    """As RFC 1122 and RFC 4291 want it: neither from nor to."""
+    """As RFC 1122 and RFC 4291 want it: neither from nor to; and, as Linux does it, none that programs would see as IPv4's."""
     stack = lab.stack(1, "10.1.0.1/24", "fd00::1/64")
     wire = Wire(stack)
     lab.run(5)

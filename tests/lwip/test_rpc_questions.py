@@ -7,10 +7,12 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 
+from netcon.policy import Policy
 from netcon.service import socket_rpc as rpc
 from netcon.service.resolve_rpc import RESOLVE, RESOLVE_NAME
 from tests.lwip.rpc_client import Program
@@ -63,6 +65,16 @@ def test_a_question_is_answered_later_and_others_overtake_it(service: Service) -
     assert answer_on(first) == (errno.EIO, 0, b"")
     assert service.count("questions") == 0
     assert not service.server.answer_question(number)
+
+
+def test_an_answer_that_comes_later_tells_the_policy_as_all_do(service: Service) -> None:
+    """Otherwise the library forgets that destinations may be the host's, whose datagrams are then lost."""
+    service.server.questions_fileno()
+    service.server.set_policy(Policy.parse("loopback virtual; default host").compiled())
+    with ask(service.program()) as end:
+        ((number, *_),) = taken(service)
+        assert service.server.answer_question(number)
+        assert struct.unpack_from("=4H", end.recv(4096))[3] == 3
 
 
 def test_where_nobody_answers_it_is_said_at_once(service: Service) -> None:

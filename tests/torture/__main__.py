@@ -61,6 +61,9 @@ def main() -> int:
                     told = now
                     print(f"torture: {totals(tortures)}, {found} differ", flush=True)
     print(f"torture: {totals(tortures)}, {found} differ; {time.monotonic() - started:.0f} s", flush=True)
+    for torture in tortures:
+        for line in torture.unsteady[:5]:
+            print(f"torture: the kernel was not steady at {line}")
     return 1 if found else 0
 
 

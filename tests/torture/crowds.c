@@ -409,15 +409,28 @@ static void empty(char *text) {
     say(text, "empty");
 }
 
-/* many PAIRS SEED: connections that are open at the same time, each used both ways; every other one is made again. */
+/* many PAIRS SEED DATAGRAMS: connections that are open at the same time, each used both ways; every other one is made again. Beside
+ * them sockets for datagrams, each of which sends to the next. */
 static void many(const struct line *line, char *text) {
     long pairs = line->a[0], fault = 0;
-    int *ends = malloc((size_t)pairs * 2 * sizeof *ends), listener = -1;
+    long extra = line->a[2];
+    int *ends = malloc((size_t)pairs * 2 * sizeof *ends), *others = malloc((size_t)extra * sizeof *others), listener = -1;
     struct sockaddr_storage address;
     socklen_t length = make_address(&address, false, 0);
     unsigned char out, in;
+    memset(others, -1, (size_t)extra * sizeof *others);
     STEP((listener = socket(family, SOCK_STREAM, 0)) >= 0 && bind(listener, (void *)&address, length) == 0);
     STEP(listen(listener, 64) == 0 && getsockname(listener, (void *)&address, &length) == 0);
+    for (long i = 0; i < extra; i++) {
+        struct sockaddr_storage here;
+        socklen_t size = make_address(&here, false, 0);
+        STEP((others[i] = socket(family, SOCK_DGRAM, 0)) >= 0 && bind(others[i], (void *)&here, size) == 0);
+        if (i == 0) continue;
+        STEP(getsockname(others[i], (void *)&here, &size) == 0);
+        STEP(RESUMED(sendto(others[i - 1], &i, sizeof i, 0, (void *)&here, size)) == sizeof i);
+    }
+    for (long i = 1, got = 0; i < extra; i++)
+        STEP(RESUMED(recv(others[i], &got, sizeof got, 0)) == sizeof got && got == i);
     for (int round = 0; round < 2; round++) {
         for (long i = 0; i < pairs; i += 1 + round) {
             STEP((ends[2 * i] = socket(family, SOCK_STREAM, 0)) >= 0);
@@ -437,6 +450,9 @@ static void many(const struct line *line, char *text) {
 end:
     close(listener);
     free(ends);
+    for (long i = 0; i < extra; i++)
+        close(others[i]);
+    free(others);
     say_fault(text, (int)fault);
 }
 

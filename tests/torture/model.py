@@ -25,7 +25,28 @@ ACTORS_MAX = 12
 PROCESSES_MAX = 5
 DONTWAIT = socket.MSG_DONTWAIT
 CLOSE_RANGE_CLOEXEC = 4
+#: RLIMIT_NOFILE of a script that has one, and the descriptors of a process then: the library needs some for the time of a call.
+LIMIT, LIMITED_MAX = 64, 50
 EPOLL_BITS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP
+
+
+#: What needs no descriptor, on our side either (docs/intercept.md), or fails for want of one on both.
+WITH_FULL_TABLE = {
+    "accept",
+    "copy",
+    "end",
+    "epoll_wait",
+    "flags",
+    "fork",
+    "full",
+    "get",
+    "kill",
+    "name",
+    "recv",
+    "select",
+    "send",
+    "socket",
+}
 
 
 @dataclass(eq=False)
@@ -73,6 +94,7 @@ class Handle:
 class Process:
     handles: dict[int, Handle] = field(default_factory=dict)
     storm: bool = False
+    full: bool = False  # the table of descriptors is
     loose: bool = False  # a storm's handler has used numbers while another thread ran: which are free, nobody knows
     actors: list[int] = field(default_factory=list)
 
@@ -101,6 +123,7 @@ class World:
         self.labels: dict[int, Thing] = {}
         self.lines: list[str] = []
         self.after = 0
+        self.limited = False
         self.applied: list[Op] = []
 
     # ---- what is there ----
@@ -130,7 +153,8 @@ class World:
     # ---- what happens ----
 
     def add(self, actor: int, slot: int, thing: Thing, number: int, cloexec: bool = False) -> None:
-        need(slot not in self.used_slots and 0 <= slot < 1000)
+        need(slot not in self.used_slots and 0 <= slot < 1000 and not self.actors[actor].full)
+        need(not self.limited or number < LIMITED_MAX)
         self.used_slots.add(slot)
         self.actors[actor].handles[slot] = Handle(thing, number, cloexec)
 
@@ -168,6 +192,12 @@ class World:
                 thing.state = listener.state = "spent"
         thing.state = "spent" if thing.ended or thing.shut_read or thing.shut_write or thing.state == "spent" else "reset"
 
+    def label(self, slot: int, thing: Thing) -> None:
+        """All learn the port of `thing` by this number, which another thing must not have, here or in another process."""
+        need(self.labels.get(slot) in (None, thing))
+        self.labels[slot] = thing
+        thing.label = slot
+
     # ---- lines ----
 
     def step(self, *lines: tuple[int | str, ...]) -> None:
@@ -195,6 +225,7 @@ class World:
         numbers = [int(word) for word in rest]
         try:
             need(int(actor) in self.actors)
+            need(not self.actors[int(actor)].full or name in WITH_FULL_TABLE)
             method(int(actor), *numbers)
         except Illegal:
             return False
@@ -213,7 +244,7 @@ class World:
         for slot, handle in process.handles.items():
             if not (survives_exec and handle.cloexec):
                 made.handles[slot] = Handle(handle.thing, handle.number, handle.cloexec)
-        made.loose = process.loose
+        made.loose, made.full = process.loose, process.full
         self.used_actors.add(child)
         self.actors[child] = made
         self.parents[child] = actor
@@ -287,10 +318,21 @@ class World:
 
     def do_storm(self, actor: int, on: int, restart: int) -> None:
         process = self.actors[actor]
-        need(process.storm != bool(on))
+        need(process.storm != bool(on) and not self.limited)
         process.storm = bool(on)
         self._tell_loose(actor)
         self.step((actor, "storm", on, restart))
+
+    def do_limit(self, actor: int) -> None:
+        need(not self.applied)
+        self.limited = True
+        self.step((actor, "limit", LIMIT))
+
+    def do_full(self, actor: int, full: int) -> None:
+        process = self.actors[actor]
+        need(self.limited and process.actors == [actor] and process.full != bool(full))
+        process.full = bool(full)
+        self.step((actor, "full", 0) if full else (actor, "empty"))
 
     # ---- descriptors ----
 
@@ -302,7 +344,9 @@ class World:
     def do_copy(self, actor: int, slot: int, new: int, how: int) -> None:
         process = self.actors[actor]
         thing = self.thing(actor, slot)
-        if how < 2:
+        if self.actors[actor].full:
+            need(how < 2 and new not in self.used_slots)
+        elif how < 2:
             number = process.free(3 if how == 0 else 20)
             self.add(actor, new, thing, number, how == 1)
         else:
@@ -380,7 +424,8 @@ class World:
 
     def do_socket(self, actor: int, slot: int, kind: int, flags: int) -> None:
         thing = Thing("datagrams" if kind else "stream", nonblock=bool(flags & 1))
-        self.add(actor, slot, thing, self.actors[actor].free(), bool(flags & 2))
+        if not self.actors[actor].full:
+            self.add(actor, slot, thing, self.actors[actor].free(), bool(flags & 2))
         self.step((actor, "socket", slot, kind, flags))
 
     def do_bind(self, actor: int, slot: int, any_address: int, other: int) -> None:
@@ -390,18 +435,16 @@ class World:
             there = self.labels.get(other)
             need(there is not None and not there.closed and there.kind == thing.kind and there.state in ("bound", "listening"))
         else:
-            thing.state, thing.label, thing.any = "bound", slot, bool(any_address)
-            self.labels[slot] = thing
+            self.label(slot, thing)
+            thing.state, thing.any = "bound", bool(any_address)
         self.step((actor, "bind", slot, any_address, other))
 
     def do_listen(self, actor: int, slot: int, backlog: int) -> None:
         thing = self.thing(actor, slot, "stream", "fresh", "bound", "listening")
         need(len(thing.pending) <= backlog)
+        self.label(slot, thing)
         if thing.state == "fresh":
             thing.any = True
-        if thing.label < 0 or thing.state != "listening":
-            thing.label = slot
-            self.labels[slot] = thing
         thing.state, thing.backlog = "listening", backlog
         self.step((actor, "listen", slot, backlog))
 
@@ -413,11 +456,14 @@ class World:
         need(thing is not there and there.kind == thing.kind)
         if thing.kind == "datagrams":
             need(thing.state == "bound" and there.state == "bound" and not thing.any and not thing.queue)
+            need(self.labels.get(slot) in (None, thing))
             thing.peer = there
         else:
-            # A socket that failed gets another in its place: copies keep the dead one (docs/intercept.md).
-            need(thing.state in ("fresh", "bound") or (thing.state == "failed" and self.holders(thing) == 1))
+            # A socket that failed gets another in its place, and other processes keep the dead one (docs/intercept.md).
+            own = sum(handle.thing is thing for handle in self.actors[actor].handles.values())
+            need(thing.state in ("fresh", "bound") or (thing.state == "failed" and self.holders(thing) == own))
             need(not any(entry[0] is thing for other in self.alive() for entry in other.members.values()))
+            need(self.labels.get(slot) in (None, thing))
             if there.state == "listening":
                 need(len(there.pending) < there.backlog)
                 need(not thing.nonblock or thing.state != "failed")
@@ -428,15 +474,13 @@ class World:
                 # A signal would make it an asynchronous one, after whose failure the kernel says ECONNABORTED once.
                 need(there.state == "bound" and not thing.nonblock and not self.actors[actor].storm)
                 thing.state = "failed"
-            if thing.label < 0:
-                thing.label = slot
-                self.labels[slot] = thing
+        self.label(slot, thing)
         self.step((actor, "connect", slot, label))
 
     def do_accept(self, actor: int, slot: int, new: int, flags: int) -> None:
         listener = self.thing(actor, slot, "stream", "listening")
         need(listener.nonblock or bool(listener.pending))
-        if listener.pending:
+        if listener.pending and not self.actors[actor].full:
             server = listener.pending[0]
             # Its address is said by the label of the client, which has it for as long as no other socket has its port.
             cloexec = bool(flags & 2) and not flags & 4
@@ -449,7 +493,7 @@ class World:
     def do_send(self, actor: int, slot: int, length: int, seed: int, how: int, flags: int, label: int) -> None:
         thing = self.thing(actor, slot)
         if thing.kind == "datagrams":
-            need(thing.state == "bound" and length <= 1400)
+            need(thing.state == "bound" and length <= 1400 and not self.actors[actor].full)
             there = thing.peer if label < 0 else self.labels.get(label)
             need(there is not None and not there.closed and there.kind == "datagrams" and there.state == "bound")
             assert there is not None
@@ -486,7 +530,7 @@ class World:
             need(there or bool(dontwait))
             if flags & socket.MSG_WAITALL and how <= 2:
                 need(bool(dontwait) or thing.unread >= length or thing.ended)
-                need(not flags & socket.MSG_PEEK and thing.state == "connected")
+                need(not flags & socket.MSG_PEEK)
             if thing.state == "reset" and thing.unread == 0:
                 thing.state = "spent"
             if how > 2 or not flags & socket.MSG_PEEK:
@@ -503,6 +547,8 @@ class World:
             thing.shut_read = True
         else:
             need(not thing.shut_write and not thing.shut_read and not peer.closed)
+            # Both ends of the stream together look like a close, which resets here.
+            need(not (thing.ended and (thing.lingers or peer.lingers)))
             thing.shut_write = True
             peer.ended = True
         self.step((actor, "shutdown", slot, how))
@@ -510,6 +556,7 @@ class World:
     def do_name(self, actor: int, slot: int, peer: int) -> None:
         thing = self.thing(actor, slot)
         need(thing.kind in ("stream", "datagrams") and thing.state in ("fresh", "bound", "listening", "connected"))
+        need(not self.actors[actor].full or (thing.kind == "stream" and thing.state in ("listening", "connected")))
         if thing.kind == "stream" and thing.state == "connected":
             need(not (thing.ended and (thing.shut_write or thing.shut_read)))
         self.step((actor, "name", slot, peer))
@@ -518,12 +565,13 @@ class World:
         thing = self.thing(actor, slot)
         need(thing.kind in ("stream", "datagrams") and thing.state in ("fresh", "bound", "listening", "connected"))
         need(thing.kind == "stream" or option != 7)
+        need(not self.actors[actor].full or (thing.kind == "stream" and option <= 4))
         self.step((actor, "get", slot, option))
 
     def do_set(self, actor: int, slot: int, option: int, value: int) -> None:
         thing = self.thing(actor, slot, "stream", "connected")
         if option < 0:
-            need(not thing.shut_write and not thing.ended)
+            need(not (thing.shut_write and thing.ended))
             thing.lingers = True
         self.step((actor, "set", slot, option, value))
 
@@ -566,7 +614,7 @@ class World:
 
     def do_exercise(self, actor: int, turns: int, seed: int, *others: int) -> None:
         crowd = [actor, *others]
-        need(len(set(crowd)) == len(crowd) and all(other in self.actors for other in others))
+        need(len(set(crowd)) == len(crowd) and all(other in self.actors and not self.actors[other].full for other in others))
         self.step(*((one, "exercise", turns, seed + one) for one in crowd))
 
     def do_forks(self, actor: int, count: int, turns: int, seed: int) -> None:
@@ -583,7 +631,8 @@ class World:
         need(thing.peer is peer and not thing.shut_write and not peer.shut_read and peer.unread == 0 and not peer.closed)
         lines: list[tuple[int | str, ...]] = [(actor, "pump", slot, length, seed), (other, "drain", there, length, seed)]
         if third >= 0:
-            need(third in self.actors and third not in (actor, other) and slot in self.actors[third].handles)
+            need(third in self.actors and third not in (actor, other) and not self.actors[third].full)
+            need(slot in self.actors[third].handles)
             need(self.actors[third].handles[slot].thing is thing)
             lines.append((third, "copies", slot, 100))
         self.step(*lines)
@@ -609,7 +658,7 @@ class World:
         need(bool(servers) and actor not in servers and len(set(servers)) == len(servers))
         lines: list[tuple[int | str, ...]] = [(actor, "visit", label, count * len(servers), at_once)]
         for server in servers:
-            need(server in self.actors)
+            need(server in self.actors and not self.actors[server].full)
             slot = next((slot for slot, handle in self.actors[server].handles.items() if handle.thing is listener), -1)
             need(slot >= 0)
             lines.append((server, "serve", slot, count, how))
@@ -620,6 +669,7 @@ class World:
     def finish(self) -> None:
         """Everybody ends, leaves first."""
         for process in self.processes():
+            self.apply(("full", process.actors[0], 0))
             self.apply(("storm", process.actors[0], 0, 0))
         while len(self.actors) > 1:
             for child in reversed(list(self.actors)):

@@ -19,6 +19,8 @@ class Generator:
         self.world = World()
         self.next_slot = 0
         self.next_actor = 1
+        if seed % 4 == 0:
+            self.world.apply(("limit", 0))
         names = list(PROPOSALS)
         weights = [PROPOSALS[name][0] for name in names]
         for _ in range(ops * 20):
@@ -290,6 +292,7 @@ PROPOSALS: dict[str, tuple[float, Proposal]] = {
     "thread": (1.5, by("thread", lambda g: g.child())),
     "exec": (0.7, by("exec", one(0, 1), one(0, 1, 2, 3))),
     "end": (2.5, end),
+    "full": (1, by("full", one(0, 0, 1))),
     "storm": (1, by("storm", one(0, 1, 1), one(0, 1))),
     "exercise": (0.7, exercise),
     "forks": (0.4, by("forks", one(2, 4), one(2, 4), seed)),

@@ -232,8 +232,21 @@ static void reap(const struct line *line, char *text) {
 static void limit(const struct line *line, char *text) {
     struct rlimit now;
     getrlimit(RLIMIT_NOFILE, &now);
-    now.rlim_cur = line->a[0] ? (rlim_t)line->a[0] : now.rlim_max;
+    now.rlim_cur = (rlim_t)line->a[0];
+    if (now.rlim_max < now.rlim_cur) now.rlim_max = now.rlim_cur;
     say(text, "%d", setrlimit(RLIMIT_NOFILE, &now));
+}
+
+/* Until SIGUSR2, of which another line of output tells that it is waited for. */
+static void await_signal(const struct line *line, char *text) {
+    sigset_t set;
+    int number;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    put(line, "waiting");
+    sigwait(&set, &number);
+    say(text, "went on");
 }
 
 static bool perform_process(struct line *line, char *text) {
@@ -250,6 +263,8 @@ static bool perform_process(struct line *line, char *text) {
         limit(line, text);
     else if (strcmp(name, "loose") == 0)
         loose = true;
+    else if (strcmp(name, "pause") == 0)
+        await_signal(line, text);
     else if (strcmp(name, "storm") == 0)
         line->a[0] ? storm_begin(line->a[1], text) : storm_end(text);
     else

@@ -3,6 +3,7 @@
 import errno
 import select
 import socket
+import struct
 import threading
 
 from tests.differential.harness import (
@@ -50,6 +51,43 @@ def connect_succeeds_after_refusal_on_the_same_socket(world: World):
     client.sendall(b"x")
     server, _ = listener.accept()
     return [first, second, server.recv(1).decode()]
+
+
+def refused_in_the_background(world: World) -> tuple[socket.socket, socket.socket]:
+    """(client, whose attempt failed, and the socket on whose port nobody listened yet)."""
+    there = world.bound()
+    client = world.nonblocking()
+    client.connect_ex(world.to(there))
+    wait(client, select.POLLOUT)
+    return client, there
+
+
+@case
+def connect_tells_a_failure_once_after_so_error_has(world: World):
+    client, there = refused_in_the_background(world)
+    taken = socket_error(client)
+    there.listen(4)
+    again = [errno_name(client.connect_ex(world.to(there))) for _ in range(2)]
+    wait(client, select.POLLOUT)
+    return [taken, again, socket_error(client)]
+
+
+@case
+def connect_tells_a_failure_once(world: World):
+    client, there = refused_in_the_background(world)
+    there.listen(4)
+    again = [errno_name(client.connect_ex(world.to(there))) for _ in range(2)]
+    wait(client, select.POLLOUT)
+    return [again, socket_error(client)]
+
+
+@case
+def connect_to_nothing_forgets_a_failure(world: World):
+    client, there = refused_in_the_background(world)
+    there.listen(4)
+    nothing = struct.pack("=H14x", socket.AF_UNSPEC)
+    forgotten = raw_call(LIBC.connect, client.fileno(), nothing, 16)
+    return [forgotten, socket_error(client), errno_name(client.connect_ex(world.to(there)))]
 
 
 @case

@@ -11,6 +11,7 @@ import socket
 import struct
 import termios
 import threading
+import time
 
 from tests.differential.harness import (
     LIBC,
@@ -19,10 +20,14 @@ from tests.differential.harness import (
     differs,
     errno_name,
     in_thread,
+    interrupted,
     no_sigpipe,
     outcome,
+    polled,
     raw_call,
     receive_all,
+    reset,
+    socket_error,
     until_queued,
     value,
     wait,
@@ -352,11 +357,8 @@ def sigpipe_is_raised(world: World):
     return [result, bool(seen)]
 
 
-@case
-def recvmmsg_on_a_stream(world: World):
-    client, server = world.pair()
-    server.sendall(b"abc")
-    wait(client, select.POLLIN)
+def receive_a_message(sock: socket.socket) -> tuple[int, int, bytes]:
+    """(what recvmmsg for one message said, that message's length, its bytes)."""
 
     class Iovec(ctypes.Structure):
         _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
@@ -378,8 +380,93 @@ def recvmmsg_on_a_stream(world: World):
     buffer = ctypes.create_string_buffer(8)
     vector = Iovec(ctypes.addressof(buffer), 8)
     message = Message(Header(None, 0, ctypes.pointer(vector), 1, None, 0, 0), 0)
-    got = LIBC.recvmmsg(client.fileno(), ctypes.byref(message), 1, 0, None)
-    return [got, message.count, buffer.raw[:3].decode()]
+    got = LIBC.recvmmsg(sock.fileno(), ctypes.byref(message), 1, 0, None)
+    return got, message.count, buffer.raw[:3]
+
+
+@case
+def recvmmsg_on_a_stream(world: World):
+    client, server = world.pair()
+    server.sendall(b"abc")
+    wait(client, select.POLLIN)
+    got, count, data = receive_a_message(client)
+    return [got, count, data.decode()]
+
+
+@case
+def recvmmsg_tells_a_reset_before_what_came_before_it(world: World):
+    client, server = world.pair()
+    server.sendall(b"abc")
+    wait(client, select.POLLIN)
+    reset(server)
+    wait(client, select.POLLERR)
+    ctypes.set_errno(0)
+    first = receive_a_message(client)[0]
+    return [first, errno_name(ctypes.get_errno()), client.recv(8).decode(), value(client.recv, 8) == b""]
+
+
+@case
+def recv_waitall_ended_by_a_reset(world: World):
+    client, server = world.pair()
+    server.sendall(b"abc")
+    wait(client, select.POLLIN)
+    reset(server)
+    wait(client, select.POLLERR)
+    first = client.recv(100, socket.MSG_WAITALL).decode()
+    return [first, polled(client), value(client.recv, 8)]
+
+
+@case
+def recvmsg_waitall_into_parts_ended_by_a_reset(world: World):
+    client, server = world.pair()
+    server.sendall(b"abcdef")
+    wait(client, select.POLLIN)
+    reset(server)
+    wait(client, select.POLLERR)
+    parts = [bytearray(4), bytearray(4), bytearray(4)]
+    count = client.recvmsg_into(parts, 0, socket.MSG_WAITALL)[0]
+    return [count, b"".join(parts)[:6].decode(), socket_error(client)]
+
+
+@case
+def recv_waitall_waits_for_later_pieces(world: World):
+    client, server = world.pair()
+    thread, results = in_thread(lambda: client.recv(9, socket.MSG_WAITALL).decode())
+    for piece in (b"abc", b"def", b"ghi"):
+        server.sendall(piece)
+        time.sleep(0.01)
+    thread.join()
+    return results
+
+
+@case
+def recv_waitall_with_a_time_limit(world: World):
+    client, server = world.pair()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 50000))
+    nothing = raw_call(LIBC.recv, client.fileno(), ctypes.create_string_buffer(8), 8, socket.MSG_WAITALL)
+    server.sendall(b"abc")
+    return [nothing, client.recv(8, socket.MSG_WAITALL).decode()]
+
+
+@case
+def recv_waitall_without_waiting(world: World):
+    client, server = world.pair()
+    nothing = value(client.recv, 8, socket.MSG_WAITALL | socket.MSG_DONTWAIT)
+    server.sendall(b"abc")
+    wait(client, select.POLLIN)
+    some = client.recv(8, socket.MSG_WAITALL | socket.MSG_DONTWAIT).decode()
+    server.sendall(b"abc")
+    server.close()
+    return [nothing, some, client.recv(8, socket.MSG_WAITALL).decode(), client.recv(8, socket.MSG_WAITALL).decode()]
+
+
+@case
+def recv_waitall_that_a_signal_interrupts(world: World):
+    client, server = world.pair()
+    server.sendall(b"abc")
+    wait(client, select.POLLIN)
+    with interrupted():
+        return client.recv(8, socket.MSG_WAITALL).decode()
 
 
 @case
