@@ -93,11 +93,17 @@ class SocketServer:
     def questions_fileno(self) -> int:
         """Questions (RESOLVE) are taken from now on. A descriptor of the server's that is readable when there are some. OSError."""
 
-    def take_questions(self) -> list[tuple[int, int, int, int, int, int, bytes]]:
-        """Those that came since the last call: (question, uid, network, kind, flags, family, data). Each must be answered."""
+    def set_name_servers(self, addresses: list[bytes]) -> None:
+        """The host's name servers, 4 or 16 bytes each: programs' queries to them become questions, unless policy gives them to the
+        host. 127.0.0.53 and 127.0.0.11 are always among them. ValueError."""
+
+    def take_questions(self) -> list[tuple[int, int, int, int, int, int, int, bytes, int]]:
+        """Those that came since the last call: (question, uid, network, kind, flags, family, room, data, stream). Each must be
+        answered; but of a connection to a name server of the host `stream` is the descriptor of its server's end, yours to close,
+        and nothing else is to be done. Otherwise it is -1."""
 
     def answer_question(self, question: int, *, error: int = 0, value: int = 0, data: bytes = b"") -> bool:
-        """Reply to it; False if it is not open. ValueError: more than 512 bytes."""
+        """Reply to it; False if it is not open. ValueError: more than 65535 bytes."""
 
     def remove_network(self, network: int) -> None:
         """Sockets of that stack are reset."""

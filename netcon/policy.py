@@ -6,6 +6,7 @@
     any udp,tcp 53     network
     bind any tcp 8080  host                # a server that listens on the host
     raw                allow
+    names              refuse              # names of no network, and the host's name servers
     default            refuse              # what no network carries
 
 One line is one rule (`;` separates, too), the first that fits decides. Nothing here touches a socket.
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 #: Rules of the compiled table (NETCON_POLICY_RULES_MAX); `loopback` and lists of ports take several.
 RULES_MAX = 64
 TEXT_PREFIX = "1:"
-_HEAD = struct.Struct("=BBB5x")
+_HEAD = struct.Struct("=BBBB4x")
 _RULE = struct.Struct("=16sQBBBBHH")
 _IPV6_ONLY = 4
 
@@ -130,11 +131,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`fallback` UNDECIDED and `raw` None: nothing was said."""
+    """`fallback` and `names` UNDECIDED, `raw` None: nothing was said."""
 
     rules: tuple[Rule, ...] = ()
     fallback: Target = Target.UNDECIDED
     raw: bool | None = None
+    names: Target = Target.UNDECIDED
 
     @classmethod
     def parse(cls, text: str | Iterable[str]) -> Policy:
@@ -150,7 +152,7 @@ class Policy:
                 if not words:
                     continue
                 (keyword, column), rest = words[0], words[1:]
-                if keyword in ("raw", "default"):
+                if keyword in ("raw", "default", "names"):
                     allowed = ("allow", "refuse") if keyword == "raw" else ("host", "refuse")
                     if len(rest) != 1 or rest[0][0] not in allowed:
                         raise PolicyError(
@@ -165,6 +167,7 @@ class Policy:
             tuple(rules),
             _TARGETS.get(said.get("default", ""), Target.UNDECIDED),
             said["raw"] == "allow" if "raw" in said else None,
+            _TARGETS.get(said.get("names", ""), Target.UNDECIDED),
         )
         if len(list(policy._compiled_rules())) > RULES_MAX:
             raise PolicyError(
@@ -176,6 +179,8 @@ class Policy:
         lines = [str(rule) for rule in self.rules]
         if self.raw is not None:
             lines.append(f"raw {'allow' if self.raw else 'refuse'}")
+        if self.names:
+            lines.append(f"names {self.names.name.lower()}")
         if self.fallback:
             lines.append(f"default {self.fallback.name.lower()}")
         return "".join(f"{line}\n" for line in lines)
@@ -188,7 +193,7 @@ class Policy:
         """struct netcon_policy. What a service's leaves open is closed; what a run's leaves open is asked of the service."""
         rules = list(self._compiled_rules())
         fallback = self.fallback or (Target.UNDECIDED if run else Target.REFUSE)
-        return _HEAD.pack(len(rules), fallback, bool(self.raw)) + b"".join(rules)
+        return _HEAD.pack(len(rules), fallback, bool(self.raw), self.names) + b"".join(rules)
 
     def environment(self) -> str:
         """The value of NETCON_POLICY."""
@@ -253,7 +258,7 @@ def _parse_rule(words: list[tuple[str, int]], line: int) -> Rule:
     if word() not in _TARGETS:
         expected = "`network [ID]`, `host`, `virtual` or `refuse`"
         if at == 0:
-            expected = f"an address, `any`, `loopback`, `bind`, a protocol, `raw`, `default`, or {expected}"
+            expected = f"an address, `any`, `loopback`, `bind`, a protocol, `raw`, `names`, `default`, or {expected}"
         raise fail(f"{f'`{word()}`' if word() else 'the end of the line'} is not {expected}")
     if at == bind:
         raise fail("say what this is about: an address, `any`, `loopback` or a protocol")

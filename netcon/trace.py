@@ -192,6 +192,11 @@ def _text(event: Event) -> str:
     return '"' + event.data.decode(errors="backslashreplace").replace('"', '\\"') + '"' if event.data else "NULL"
 
 
+def _host(event: Event) -> str:
+    """An address alone."""
+    return str(ipaddress.ip_address(event.data)) if len(event.data) in (4, 16) else "NULL"
+
+
 def _descriptor(event: Event) -> str:
     return str(_int(event.arguments[0]))
 
@@ -223,9 +228,20 @@ _SHOWN: dict[str, Callable[[Event], list[str]]] = {
     "execve": lambda event: [_text(event)],
     "execveat": lambda event: [str(_int(event.arguments[0])), _text(event), "…"],
     "posix_spawn": lambda event: [_text(event)],
+    "getaddrinfo": lambda event: [_text(event), "…"],
+    "getnameinfo": lambda event: [_address(event), "…"],
+    "gethostbyname": lambda event: [_text(event), _name("AF_", _int(event.arguments[1]))],
+    "gethostbyaddr": lambda event: [_host(event), _name("AF_", _int(event.arguments[2]))],
+    "getifaddrs": lambda event: [],
+    "if_nameindex": lambda event: [],
+    "if_nametoindex": lambda event: [_text(event)],
+    "if_indextoname": lambda event: [str(event.arguments[0])],
 }
+_HOST_ERRORS = {1: "HOST_NOT_FOUND", 2: "TRY_AGAIN", 3: "NO_RECOVERY", 4: "NO_DATA"}  # h_errno
+_ADDRESS_ERRORS = {getattr(socket, name): name for name in dir(socket) if name.startswith("EAI_")}
 _COUNTS = {"socket": 3, "accept4": 4, "getsockopt": 5, "setsockopt": 5, "ioctl": 3}
 _COUNTS |= {"recvfrom": 6, "sendto": 6, "recvmmsg": 5, "sendmmsg": 4, "recvmsg": 3, "sendmsg": 3, "listen": 2, "shutdown": 2}
+_COUNTS |= {"gethostbyname": 2, "gethostbyaddr": 3, "if_nameindex": 0}
 
 
 def arguments(event: Event) -> str:
@@ -240,6 +256,10 @@ def arguments(event: Event) -> str:
 def result(event: Event) -> str:
     if not -4096 < event.result < 0:
         return str(event.result)
+    if event.call in ("getaddrinfo", "getnameinfo"):
+        return _ADDRESS_ERRORS.get(event.result, str(event.result))
+    if event.call in ("gethostbyname", "gethostbyaddr") and -event.result in _HOST_ERRORS:
+        return f"NULL {_HOST_ERRORS[-event.result]}"
     return f"-1 {errno.errorcode.get(-event.result, str(-event.result))} ({os.strerror(-event.result)})"
 
 

@@ -22,6 +22,7 @@ loopback virtual
 tcp,udp 53 network
 bind any tcp 8080 host
 raw allow
+names host
 default refuse
 """
 
@@ -55,6 +56,8 @@ def test_what_is_formatted_is_read_again() -> None:
         ("any network 12", 1, 13, "16 hexadecimal digits"),
         ("any host; any refuse x", 1, 22, "nothing may follow"),
         ("raw", 1, 1, "`allow` or `refuse`"),
+        ("names", 1, 1, "`host` or `refuse`"),
+        ("names host; names refuse", 1, 13, "said twice"),
         ("default network", 1, 1, "`host` or `refuse`"),
         ("default host\ndefault refuse", 2, 1, "said twice"),
         ("loopback host\n" * 33, 33, 1, "too long"),

@@ -56,7 +56,8 @@ struct netcon_policy {
     uint8_t count;
     uint8_t fallback; /* NETCON_POLICY_HOST or NETCON_POLICY_REFUSE; of a run's also NETCON_POLICY_UNDECIDED: ask the service */
     uint8_t raw;      /* 1: raw ICMP sockets are allowed */
-    uint8_t reserved[5];
+    uint8_t names;    /* names of no network, and the host's name servers: as fallback; of a service's UNDECIDED is REFUSE */
+    uint8_t reserved[4];
     struct netcon_policy_rule rules[NETCON_POLICY_RULES_MAX];
 };
 
@@ -88,6 +89,8 @@ static inline bool netcon_policy_is_valid(const struct netcon_policy *policy, si
         return false;
     if (policy->raw > 1 || (policy->fallback != NETCON_POLICY_UNDECIDED && policy->fallback != NETCON_POLICY_HOST &&
                             policy->fallback != NETCON_POLICY_REFUSE))
+        return false;
+    if (policy->names != NETCON_POLICY_UNDECIDED && policy->names != NETCON_POLICY_HOST && policy->names != NETCON_POLICY_REFUSE)
         return false;
     for (unsigned i = 0; i < policy->count; i++) {
         const struct netcon_policy_rule *rule = &policy->rules[i];

@@ -62,7 +62,8 @@ enum netcon_rpc_operation {
      * netcon_interface from there on as fit. */
     NETCON_RPC_INTERFACES = 13,
     /* No subject. A question about a name or an address; see "names and addresses". Header: family of the addresses wanted, 0: any.
-     * args: enum netcon_resolve_question, enum netcon_resolve_flags. The reply may take some seconds, and others overtake it.
+     * args: enum netcon_resolve_question, enum netcon_resolve_flags, and for MESSAGE the bytes of an answer that fit (0: 512; its
+     * reply alone may be longer than NETCON_RPC_DATA_MAX). The reply may take some seconds, and others overtake it.
      * Errors: EAGAIN (too many questions of this user are open), EOPNOTSUPP (this service does not resolve), EINVAL. Otherwise the
      * reply's value is an enum netcon_resolve_status. */
     NETCON_RPC_RESOLVE = 16,
@@ -71,6 +72,9 @@ enum netcon_rpc_operation {
 enum netcon_rpc_flags {
     NETCON_RPC_POSTED = 1u,  /* no reply end is attached and none is expected */
     NETCON_RPC_VIRTUAL = 2u, /* BIND, CONNECT, SENDTO: the run's policy wants a loopback address to be the virtual one */
+    /* CONNECT, SENDTO: the run's policy says whose the host's name servers are (`names`); without either the service's does. */
+    NETCON_RPC_NAMES_HOST = 4u,
+    NETCON_RPC_NAMES_REFUSE = 8u,
 };
 
 /* Reply error of BIND, CONNECT and SENDTO, above every errno: the service's policy gives this address to the host. The caller makes
@@ -218,8 +222,13 @@ struct netcon_interface {
 
 /* ---- names and addresses (RESOLVE) ----
  * The answer to NAME and ADDRESS is struct netcon_resolve_reply, then `count` of struct netcon_resolved_address, best first, then
- * the name, without NUL. The one to MESSAGE is a DNS message, cut to NETCON_RPC_DATA_MAX with its TC bit set. */
+ * the name, without NUL. The one to MESSAGE is a DNS message, cut to what fits with its TC bit set.
+ *
+ * The host's name servers (the addresses of /etc/resolv.conf, 127.0.0.53 and 127.0.0.11; port 53) are answered by the service
+ * in the place of the host, unless policy gives them to it: a datagram is a MESSAGE, and of a connection the service's end of the
+ * pair goes to who answers (docs/decisions/0011). */
 #define NETCON_RESOLVE_NAME_MAX 254u
+#define NETCON_RESOLVE_MESSAGE_MAX 65535u
 
 enum netcon_resolve_question {
     NETCON_RESOLVE_NAME = 1,    /* data: a name, in bytes, without NUL. Answer: its addresses and its canonical name */
@@ -230,6 +239,7 @@ enum netcon_resolve_question {
 enum netcon_resolve_flags {
     NETCON_RESOLVE_CONFIGURED = 1u, /* only addresses of families that the networks have given us an address of */
     NETCON_RESOLVE_IDN = 2u,        /* the name is UTF-8, to be encoded (IDNA) */
+    NETCON_RESOLVE_SEARCH = 4u,     /* MESSAGE: of one label, in the networks' domains first, as NAME does */
 };
 
 enum netcon_resolve_status {

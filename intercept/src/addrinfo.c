@@ -12,6 +12,7 @@
 #include "kernel.h"
 #include "memory.h"
 #include "resolver.h"
+#include "trace.h"
 #include "wrapped.h"
 
 extern void *malloc(size_t size) __attribute__((weak));
@@ -203,7 +204,12 @@ static int resolve(const char *node, const char *service, const struct addrinfo 
 }
 
 int wrapped_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **list) {
-    return is_active() ? resolve(node, service, hints, list) : real_getaddrinfo(node, service, hints, list);
+    static const struct trace_form form = {.call = "getaddrinfo", .count = 4, .shown = TRACE_TEXT};
+    struct trace_call call;
+    if (!is_active()) return real_getaddrinfo(node, service, hints, list);
+    if (!is_traced()) return resolve(node, service, hints, list);
+    trace_begin(&call, &form, (const long[6]){(long)node, (long)service, (long)hints, (long)list});
+    return (int)trace_end(&call, resolve(node, service, hints, list));
 }
 
 /* ---- getnameinfo ---- */
@@ -278,5 +284,10 @@ static int name_address(const struct name_request *request) {
 int wrapped_getnameinfo(const struct sockaddr *address, socklen_t length, char *host, socklen_t host_room, char *service,
                         socklen_t service_room, int flags) {
     struct name_request request = {address, length, host, host_room, service, service_room, flags};
-    return is_active() && address ? name_address(&request) : real_getnameinfo(&request);
+    static const struct trace_form form = {.call = "getnameinfo", .count = 6, .shown = TRACE_BYTES_IN};
+    struct trace_call call;
+    if (!is_active() || !address) return real_getnameinfo(&request);
+    if (!is_traced()) return name_address(&request);
+    trace_begin(&call, &form, (const long[6]){(long)address, length, (long)host, host_room, (long)service, service_room});
+    return (int)trace_end(&call, name_address(&request));
 }

@@ -201,10 +201,11 @@ static long pending_error(int descriptor, const struct netcon_name_program *name
 }
 
 /* By RPC: the service sends and tells the errno. */
-static long send_by_service(int descriptor, const struct netcon_name_program *name, uint64_t network,
+static long send_by_service(int descriptor, const struct netcon_name_program *name, const struct rpc_call *asked,
                             const struct netcon_datagram_header *header, const struct msghdr *message, size_t length) {
     struct rpc_call call = call_about(NETCON_RPC_SENDTO, descriptor, name);
-    call.network = network;
+    call.network = asked->network;
+    call.flags = asked->flags;
     call.data = header;
     call.data_length = sizeof *header;
     call.tail = message->msg_iov;
@@ -284,7 +285,7 @@ long datagram_send(int descriptor, const struct netcon_name_program *name, const
         if (done == -NETCON_RPC_TO_HOST) return send_by_host(descriptor, name, &to, message, flags);
         if (done < 0) return done;
         if (ask.flags & NETCON_RPC_VIRTUAL) header.flags |= NETCON_DATAGRAM_VIRTUAL;
-        by_service = ask.network != settings.network || may_be_host(&to, header.flags);
+        by_service = ask.network != settings.network || policy_says_names(&to) || may_be_host(&to, header.flags);
     }
     bool to_ipv4 = name->family == AF_INET || to.family == AF_INET || (to.family && address_is_mapped(to.ip));
     if (!to.family && name->family == AF_INET6 && message->msg_controllen) {
@@ -308,7 +309,7 @@ long datagram_send(int descriptor, const struct netcon_name_program *name, const
         address_to_header(&to, header.peer);
     }
     if (mode == NETCON_DATAGRAM_BARE || by_service || (to.family && may_be_broadcast(&to))) {
-        done = send_by_service(descriptor, name, ask.network, &header, message, length);
+        done = send_by_service(descriptor, name, &ask, &header, message, length);
         if (to.family) done = policy_answer(NETCON_POLICY_CONNECT, name, &to, done);
         return done == -NETCON_RPC_TO_HOST ? send_by_host(descriptor, name, &to, message, flags) : done;
     }

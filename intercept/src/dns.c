@@ -2,7 +2,8 @@
  * addresses.
  *
  * The C library's own send from inside, on the host. Ours give the query to the service, whose answers are those that a DNS client
- * gets on port 53; the query itself is made by the C library. An answer has at most 512 bytes, else its TC bit is set.
+ * gets on port 53 by TCP; the query itself is made by the C library. res_search looks for a name of one label in the networks'
+ * domains first; `search` and `options` of resolv.conf are the host's and do not count.
  */
 #include <netdb.h>
 
@@ -33,19 +34,19 @@ static int fail(int error) {
 }
 
 /* The length of the response, or -errno. */
-static long exchange(const unsigned char *query, int length, unsigned char *answer, int room) {
+static long exchange(const unsigned char *query, int length, int flags, unsigned char *answer, int room) {
     if (length < HEADER || room < HEADER) return -EINVAL;
-    return resolver_message(query, (size_t)length, answer, (size_t)room);
+    return resolver_message(query, (size_t)length, flags, answer, (size_t)room);
 }
 
 /* -EREMOTE: the host's resolver is to answer. Otherwise what res_query returns. */
-static long query(const char *name, int class, int type, unsigned char *answer, int room) {
+static long query(const char *name, int class, int type, int flags, unsigned char *answer, int room) {
     unsigned char message[QUERY_MAX];
     mkquery_function *make = NULL;
     *(void **)&make = resolver_real("res_mkquery");
     int length = make ? make(OPCODE_QUERY, name, class, type, NULL, 0, NULL, message, sizeof message) : -1;
     if (length < 0) return fail(NO_RECOVERY);
-    long got = exchange(message, length, answer, room);
+    long got = exchange(message, length, flags, answer, room);
     if (got == -EREMOTE) return got;
     if (got < 0) {
         result(got);
@@ -77,7 +78,7 @@ static const char *join(const char *name, const char *domain, char *buffer) {
 }
 
 int wrapped_res_send(const unsigned char *message, int length, unsigned char *answer, int room) {
-    long got = is_active() ? exchange(message, length, answer, room) : -EREMOTE;
+    long got = is_active() ? exchange(message, length, 0, answer, room) : -EREMOTE;
     if (got != -EREMOTE) return (int)result(got);
     send_function *function = NULL;
     *(void **)&function = resolver_real("res_send");
@@ -85,23 +86,24 @@ int wrapped_res_send(const unsigned char *message, int length, unsigned char *an
 }
 
 int wrapped_res_nsend(void *state, const unsigned char *message, int length, unsigned char *answer, int room) {
-    long got = is_active() ? exchange(message, length, answer, room) : -EREMOTE;
+    long got = is_active() ? exchange(message, length, 0, answer, room) : -EREMOTE;
     if (got != -EREMOTE) return (int)result(got);
     nsend_function *function = NULL;
     *(void **)&function = resolver_real("res_nsend");
     return function ? function(state, message, length, answer, room) : (int)result(-ENOSYS);
 }
 
-static int query_or_real(const char *symbol, const char *name, int class, int type, unsigned char *answer, int room) {
-    long got = is_active() ? query(name, class, type, answer, room) : -EREMOTE;
+static int query_or_real(const char *symbol, const char *name, int class, int type, unsigned char *answer, int room, int flags) {
+    long got = is_active() ? query(name, class, type, flags, answer, room) : -EREMOTE;
     if (got != -EREMOTE) return (int)got;
     query_function *function = NULL;
     *(void **)&function = resolver_real(symbol);
     return function ? function(name, class, type, answer, room) : fail(NO_RECOVERY);
 }
 
-static int nquery_or_real(const char *symbol, void *state, const char *name, int class, int type, unsigned char *answer, int room) {
-    long got = is_active() ? query(name, class, type, answer, room) : -EREMOTE;
+static int nquery_or_real(const char *symbol, void *state, const char *name, int class, int type, unsigned char *answer, int room,
+                          int flags) {
+    long got = is_active() ? query(name, class, type, flags, answer, room) : -EREMOTE;
     if (got != -EREMOTE) return (int)got;
     nquery_function *function = NULL;
     *(void **)&function = resolver_real(symbol);
@@ -109,25 +111,25 @@ static int nquery_or_real(const char *symbol, void *state, const char *name, int
 }
 
 int wrapped_res_query(const char *name, int class, int type, unsigned char *answer, int room) {
-    return query_or_real("res_query", name, class, type, answer, room);
+    return query_or_real("res_query", name, class, type, answer, room, 0);
 }
 
 int wrapped_res_search(const char *name, int class, int type, unsigned char *answer, int room) {
-    return query_or_real("res_search", name, class, type, answer, room);
+    return query_or_real("res_search", name, class, type, answer, room, NETCON_RESOLVE_SEARCH);
 }
 
 int wrapped_res_nquery(void *state, const char *name, int class, int type, unsigned char *answer, int room) {
-    return nquery_or_real("res_nquery", state, name, class, type, answer, room);
+    return nquery_or_real("res_nquery", state, name, class, type, answer, room, 0);
 }
 
 int wrapped_res_nsearch(void *state, const char *name, int class, int type, unsigned char *answer, int room) {
-    return nquery_or_real("res_nsearch", state, name, class, type, answer, room);
+    return nquery_or_real("res_nsearch", state, name, class, type, answer, room, NETCON_RESOLVE_SEARCH);
 }
 
 int wrapped_res_querydomain(const char *name, const char *domain, int class, int type, unsigned char *answer, int room) {
     char whole[NAME_ROOM];
     const char *joined = join(name, domain, whole);
-    long got = is_active() ? joined ? query(joined, class, type, answer, room) : fail(NO_RECOVERY) : -EREMOTE;
+    long got = is_active() ? joined ? query(joined, class, type, 0, answer, room) : fail(NO_RECOVERY) : -EREMOTE;
     if (got != -EREMOTE) return (int)got;
     domain_function *function = NULL;
     *(void **)&function = resolver_real("res_querydomain");
@@ -138,7 +140,7 @@ int wrapped_res_nquerydomain(void *state, const char *name, const char *domain, 
                              int room) {
     char whole[NAME_ROOM];
     const char *joined = join(name, domain, whole);
-    long got = is_active() ? joined ? query(joined, class, type, answer, room) : fail(NO_RECOVERY) : -EREMOTE;
+    long got = is_active() ? joined ? query(joined, class, type, 0, answer, room) : fail(NO_RECOVERY) : -EREMOTE;
     if (got != -EREMOTE) return (int)got;
     ndomain_function *function = NULL;
     *(void **)&function = resolver_real("res_nquerydomain");

@@ -13,8 +13,9 @@
 struct settings settings;
 const char *kept_variables[KEPT_MAX];
 int kept_count;
+bool kept_too_much;
 
-/* LD_PRELOAD and a path may each be 4 KiB long; what does not fit is not kept. */
+/* LD_PRELOAD, a path and a policy may each be 4 KiB long. */
 static char kept_text[16384];
 static size_t kept_used;
 static atomic_flag complained = ATOMIC_FLAG_INIT;
@@ -26,7 +27,10 @@ char **current_environment(void) { return &environ ? environ : NULL; }
 
 static void keep(const char *variable) {
     size_t length = strlen(variable) + 1;
-    if (kept_count == KEPT_MAX || length > sizeof kept_text - kept_used) return;
+    if (kept_count == KEPT_MAX || length > sizeof kept_text - kept_used) {
+        kept_too_much = true;
+        return;
+    }
     char *copy = memcpy(kept_text + kept_used, variable, length);
     kept_used += length;
     kept_variables[kept_count++] = copy;
@@ -111,6 +115,7 @@ bool read_environment(char **environment) {
     const char *network = "", *given = "", *preset = "", *trace = "", *policy = NULL, *runtime = NULL;
     kept_count = 0;
     kept_used = 0;
+    kept_too_much = false;
     for (char **variable = environment; *variable; variable++) {
         if (starts_with(*variable, "ZT_NC_NWID="))
             network = *variable + 11;
@@ -147,6 +152,8 @@ bool read_environment(char **environment) {
     }
     if (policy && !policy_read(policy))
         settings.fault = "NETCON_POLICY is not a policy, sockets fail with ENETDOWN (netcon run --policy makes it)";
+    if (kept_too_much)
+        settings.fault = "LD_PRELOAD, ZT_NC_* and NETCON_* are more than 32 variables or 16 KiB, sockets fail with ENETDOWN";
     if (*trace == '/' && strlen(trace) < sizeof settings.trace_path) memcpy(settings.trace_path, trace, strlen(trace) + 1);
     settings.activity = ACTIVITY_FULL;
     return true;

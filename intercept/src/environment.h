@@ -47,6 +47,8 @@ extern struct settings settings;
 #define KEPT_MAX 32
 extern const char *kept_variables[KEPT_MAX];
 extern int kept_count;
+/* Some did not fit: sockets and new programs are refused. */
+extern bool kept_too_much;
 
 /* Reads the environment if the constructor has not run yet: another library's constructor may call a wrapped function first. */
 bool read_environment(char **environment);

@@ -6,7 +6,8 @@
  * front of which the kept value is put.
  *
  * A program that runs with other rights than its caller (set-user-id, set-group-id, file capabilities) ignores LD_PRELOAD and
- * would silently use the host's network. It is refused with EPERM and one line.
+ * would silently use the host's network. It is refused with EPERM and one line; and all are, with E2BIG, if not everything that
+ * they need could be kept.
  *
  * The new environment is made on the stack: this code runs in children of vfork and in signal handlers.
  */
@@ -125,7 +126,14 @@ static bool ignores_preload(const char *path) {
     return raw(SYS_getuid) != 0 && raw(SYS_getxattr, path, "security.capability", NULL, 0) > 0;
 }
 
-static long refuse(const char *path) {
+/* 0, or why a program is not started, with one line. */
+static long refusal(const char *path) {
+    if (kept_too_much) {
+        complain_always(path,
+                        "not started: it would lack some of LD_PRELOAD, ZT_NC_* and NETCON_*, which are too many or too long");
+        return -E2BIG;
+    }
+    if (!path || !ignores_preload(path)) return 0;
     complain_always(path,
                     "not started: it has set-user-id, set-group-id or file capabilities, ignores LD_PRELOAD, and would use the "
                     "host's network (start it outside of netcon, or use a copy without them)");
@@ -133,7 +141,8 @@ static long refuse(const char *path) {
 }
 
 long virtual_execve(const char *path, char *const arguments[], char *const environment[]) {
-    if (path && ignores_preload(path)) return refuse(path);
+    long refused = refusal(path);
+    if (refused) return refused;
     WITH_KEPT(made, environment);
     return raw(SYS_execve, path, arguments, made);
 }
@@ -147,7 +156,8 @@ long virtual_execveat(int directory, const char *path, char *const arguments[], 
         if (*path) append(append(at, whole + sizeof whole, "/"), whole + sizeof whole, path);
         looked_at = whole;
     }
-    if (path && ignores_preload(looked_at)) return refuse(looked_at);
+    long refused = refusal(looked_at);
+    if (refused) return refused;
     WITH_KEPT(made, environment);
     return raw(SYS_execveat, directory, path, arguments, made, flags);
 }
@@ -288,10 +298,8 @@ static int spawn(const char *symbol, const char *looked_at, pid_t *child, const 
     struct trace_call call;
     bool traced = is_traced();
     if (traced) trace_begin(&call, &form, (const long[6]){(long)file});
-    int error;
-    if (looked_at && ignores_preload(looked_at)) {
-        error = (int)-refuse(looked_at);
-    } else {
+    int error = (int)-refusal(looked_at);
+    if (!error) {
         WITH_KEPT(made, environment);
         error = real(child, file, actions, attributes, arguments, made);
     }

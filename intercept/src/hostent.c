@@ -10,6 +10,7 @@
 #include "kernel.h"
 #include "memory.h"
 #include "resolver.h"
+#include "trace.h"
 #include "wrapped.h"
 
 #define STATIC_ROOM 4096
@@ -113,7 +114,7 @@ static int conclude(long done, const struct resolved *found, int family, const c
     }
 }
 
-static int by_name(const char *name, int family, struct place *place, struct hostent **out) {
+static int find_name(const char *name, int family, struct place *place, struct hostent **out) {
     struct resolved found;
     *out = NULL;
     if (family != AF_INET && family != AF_INET6) {
@@ -125,7 +126,7 @@ static int by_name(const char *name, int family, struct place *place, struct hos
     return conclude(done, &found, family, name, place, out);
 }
 
-static int by_address(const void *ip, socklen_t length, int family, struct place *place, struct hostent **out) {
+static int find_address(const void *ip, socklen_t length, int family, struct place *place, struct hostent **out) {
     struct resolved found;
     *out = NULL;
     if ((family != AF_INET && family != AF_INET6) || length != resolver_width(family)) {
@@ -139,6 +140,31 @@ static int by_address(const void *ip, socklen_t length, int family, struct place
         memcpy(found.addresses[0].ip, ip, length);
     }
     return conclude(done, &found, family, NULL, place, out);
+}
+
+/* For a trace: 0, or -h_errno, or (NETDB_INTERNAL) -errno. */
+static long shown(int done, const struct place *place, struct hostent *out) {
+    return out || done == GO_TO_HOST ? 0 : *place->error > 0 ? -*place->error : -done;
+}
+
+static int by_name(const char *name, int family, struct place *place, struct hostent **out) {
+    static const struct trace_form form = {.call = "gethostbyname", .count = 2, .shown = TRACE_TEXT};
+    struct trace_call call;
+    if (!is_traced()) return find_name(name, family, place, out);
+    trace_begin(&call, &form, (const long[6]){(long)name, family});
+    int done = find_name(name, family, place, out);
+    trace_end(&call, shown(done, place, *out));
+    return done;
+}
+
+static int by_address(const void *ip, socklen_t length, int family, struct place *place, struct hostent **out) {
+    static const struct trace_form form = {.call = "gethostbyaddr", .count = 3, .shown = TRACE_BYTES_IN};
+    struct trace_call call;
+    if (!is_traced()) return find_address(ip, length, family, place, out);
+    trace_begin(&call, &form, (const long[6]){(long)ip, length, family});
+    int done = find_address(ip, length, family, place, out);
+    trace_end(&call, shown(done, place, *out));
+    return done;
 }
 
 int wrapped_gethostbyname2_r(const char *name, int family, struct hostent *host, char *buffer, size_t room, struct hostent **out,

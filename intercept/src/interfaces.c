@@ -18,6 +18,7 @@
 #include "kernel.h"
 #include "memory.h"
 #include "rpc.h"
+#include "trace.h"
 #include "wrapped.h"
 
 #define ETHERNET_ADDRESS 6
@@ -173,7 +174,15 @@ static long list_addresses(struct ifaddrs **out) {
 typedef int getifaddrs_function(struct ifaddrs **);
 
 int wrapped_getifaddrs(struct ifaddrs **list) {
-    if (is_active()) return (int)result(list_addresses(list));
+    static const struct trace_form form = {.call = "getifaddrs", .count = 1};
+    if (is_active()) {
+        struct trace_call call;
+        bool traced = is_traced();
+        if (traced) trace_begin(&call, &form, (const long[6]){(long)list});
+        long done = list_addresses(list);
+        if (traced) trace_end(&call, done);
+        return (int)result(done);
+    }
     getifaddrs_function *function = NULL;
     *(void **)&function = real("getifaddrs");
     return function ? function(list) : (int)result(-ENOSYS);
@@ -232,7 +241,13 @@ struct if_nameindex *wrapped_if_nameindex(void) {
         *(void **)&function = real("if_nameindex");
         return function ? function() : NULL;
     }
-    return result(list_names(&list)) < 0 ? NULL : list;
+    static const struct trace_form form = {.call = "if_nameindex"};
+    struct trace_call call;
+    bool traced = is_traced();
+    if (traced) trace_begin(&call, &form, (const long[6]){0});
+    long done = list_names(&list);
+    if (traced) trace_end(&call, done);
+    return result(done) < 0 ? NULL : list;
 }
 
 typedef void freenameindex_function(struct if_nameindex *);
@@ -271,9 +286,14 @@ unsigned wrapped_if_nametoindex(const char *name) {
         *(void **)&function = real("if_nametoindex");
         return function ? function(name) : 0;
     }
+    static const struct trace_form form = {.call = "if_nametoindex", .count = 1, .shown = TRACE_TEXT};
+    struct trace_call call;
+    bool traced = is_traced();
+    if (traced) trace_begin(&call, &form, (const long[6]){(long)name});
     struct search search = {.name = name};
     long done = walk(visit_search, &search);
     if (done == 0 && !search.index) done = -ENODEV;
+    if (traced) trace_end(&call, done < 0 ? done : (long)search.index);
     return result(done) < 0 ? 0 : search.index;
 }
 
@@ -285,9 +305,14 @@ char *wrapped_if_indextoname(unsigned index, char *name) {
         *(void **)&function = real("if_indextoname");
         return function ? function(index, name) : NULL;
     }
+    static const struct trace_form form = {.call = "if_indextoname", .count = 2};
+    struct trace_call call;
+    bool traced = is_traced();
+    if (traced) trace_begin(&call, &form, (const long[6]){index, (long)name});
     struct search search = {.index = index};
     long done = walk(visit_search, &search);
     if (done == 0 && !search.found[0]) done = -ENXIO;
+    if (traced) trace_end(&call, done);
     if (result(done) < 0) return NULL;
     memcpy(name, search.found, sizeof search.found);
     return name;

@@ -9,6 +9,8 @@
 #include "memory.h"
 #include "names.h"
 
+#define DNS_PORT 53
+
 static struct netcon_policy policy; /* without NETCON_POLICY: no line, and UNDECIDED */
 
 static int digit_of(char text) {
@@ -52,6 +54,8 @@ static bool is_wildcard(const struct netcon_address *address) {
 long policy_ask(int direction, const struct netcon_name_program *name, const struct netcon_address *address,
                 struct rpc_call *call) {
     call->network = settings.network;
+    if (direction == NETCON_POLICY_CONNECT && policy.names)
+        call->flags |= policy.names == NETCON_POLICY_HOST ? NETCON_RPC_NAMES_HOST : NETCON_RPC_NAMES_REFUSE;
     const struct netcon_policy_rule *rule = policy.count && address->family ? rule_for(direction, name, address) : NULL;
     if (!rule && policy.count && direction == NETCON_POLICY_CONNECT && is_wildcard(address)) {
         struct netcon_address here = {.family = AF_INET, .port = address->port, .ip = {127, 0, 0, 1}};
@@ -77,18 +81,28 @@ long policy_ask(int direction, const struct netcon_name_program *name, const str
 long policy_answer(int direction, const struct netcon_name_program *name, const struct netcon_address *address, long done) {
     bool binds = direction == NETCON_POLICY_BIND;
     bool uncarried = done == (binds ? -EADDRNOTAVAIL : -ENETUNREACH);
-    if ((done != -NETCON_RPC_TO_HOST && !uncarried) || (!policy.count && !policy.fallback)) return done;
+    if ((done != -NETCON_RPC_TO_HOST && !uncarried) || (!policy.count && !policy.fallback && !policy.names)) return done;
     const struct netcon_policy_rule *rule = rule_for(direction, name, address);
     if (done == -NETCON_RPC_TO_HOST) {
-        bool wanted = !rule && (address_is_loopback(address) || policy.fallback != NETCON_POLICY_REFUSE);
+        bool names = policy.names == NETCON_POLICY_HOST && address->port == DNS_PORT;
+        bool wanted = !rule && (names || address_is_loopback(address) || policy.fallback != NETCON_POLICY_REFUSE);
         return wanted ? done : binds ? -EADDRNOTAVAIL : -ENETUNREACH;
     }
     return !rule && policy.fallback == NETCON_POLICY_HOST && !address_is_loopback(address) ? -NETCON_RPC_TO_HOST : done;
 }
 
 bool policy_has_host(void) {
-    if (policy.fallback == NETCON_POLICY_HOST || rpc_policy() & NETCON_RPC_POLICY_HOST) return true;
+    if (policy.fallback == NETCON_POLICY_HOST || policy.names == NETCON_POLICY_HOST || rpc_policy() & NETCON_RPC_POLICY_HOST)
+        return true;
     for (unsigned i = 0; i < policy.count; i++)
         if (policy.rules[i].target == NETCON_POLICY_HOST) return true;
     return false;
+}
+
+bool policy_says_names(const struct netcon_address *to) { return policy.names && to->port == DNS_PORT; }
+
+unsigned policy_names(unsigned status) {
+    if (status == NETCON_RESOLVE_REFUSED && policy.names == NETCON_POLICY_HOST) return NETCON_RESOLVE_HOST;
+    if (status == NETCON_RESOLVE_HOST && policy.names == NETCON_POLICY_REFUSE) return NETCON_RESOLVE_REFUSED;
+    return status;
 }

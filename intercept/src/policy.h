@@ -31,4 +31,10 @@ long policy_answer(int direction, const struct netcon_name_program *name, const 
 /* May any destination but loopback be the host's? Then each sendto must ask. */
 bool policy_has_host(void);
 
+/* Has the run a word about a DNS server there? Then the service must hear it. */
+bool policy_says_names(const struct netcon_address *to);
+
+/* What the service's answer to a question about a name (enum netcon_resolve_status) means under the run's policy. */
+unsigned policy_names(unsigned status);
+
 #endif

@@ -8,6 +8,7 @@
 #include "environment.h"
 #include "kernel.h"
 #include "memory.h"
+#include "policy.h"
 #include "rpc.h"
 
 #define HOSTS_FILE "/etc/hosts"
@@ -128,6 +129,7 @@ static bool search_hosts(const struct search *search) {
 
 static long ask(int question, int family, int flags, const void *data, size_t length, struct rpc_call *call) {
     static const struct netcon_name_program of_family[] = {{0}, {.family = AF_INET}, {.family = AF_INET6}};
+    uint32_t room = call->reply_room;
     *call = (struct rpc_call){.operation = NETCON_RPC_RESOLVE,
                               .network = settings.network,
                               .descriptor = -1,
@@ -137,11 +139,13 @@ static long ask(int question, int family, int flags, const void *data, size_t le
                               .data = data,
                               .data_length = (uint32_t)length,
                               .reply = call->reply,
-                              .reply_room = call->reply_room};
+                              .reply_room = room};
     call->args[0] = question;
     call->args[1] = flags;
+    if (question == NETCON_RESOLVE_MESSAGE) call->args[2] = (int32_t)room;
     long done = rpc_call(call);
     close_descriptor(call->reply_descriptor);
+    call->value = (int32_t)policy_names((unsigned)call->value);
     return done;
 }
 
@@ -194,14 +198,16 @@ long resolver_address(int family, const void *ip, struct resolved *out) {
     return ask_names(NETCON_RESOLVE_ADDRESS, family, 0, &address, sizeof address, out);
 }
 
-long resolver_message(const void *query, size_t length, void *response, size_t room) {
-    uint8_t reply[NETCON_RPC_DATA_MAX];
-    struct rpc_call call = {.reply = reply, .reply_room = sizeof reply};
+long resolver_message(const void *query, size_t length, int flags, void *response, size_t room) {
+    uint8_t small[NETCON_RPC_DATA_MAX];
+    bool fits = room > sizeof small;
+    if (room > NETCON_RESOLVE_MESSAGE_MAX) room = NETCON_RESOLVE_MESSAGE_MAX;
+    struct rpc_call call = {.reply = fits ? response : small, .reply_room = fits ? (uint32_t)room : sizeof small};
     if (length > NETCON_RPC_DATA_MAX) return -EMSGSIZE;
-    long done = ask(NETCON_RESOLVE_MESSAGE, 0, 0, query, length, &call);
+    long done = ask(NETCON_RESOLVE_MESSAGE, 0, flags, query, length, &call);
     if (done < 0) return done;
     if (call.value == NETCON_RESOLVE_HOST) return -EREMOTE;
     if (!call.reply_length) return -ETIMEDOUT;
-    memcpy(response, reply, call.reply_length < room ? call.reply_length : room);
+    if (!fits) memcpy(response, small, call.reply_length < room ? call.reply_length : room);
     return (long)call.reply_length;
 }

@@ -32,9 +32,9 @@ long resolver_name(const char *name, int family, int flags, struct resolved *out
 /* The name of an address of `family`. IPv4-mapped ones are looked up as IPv4. Return as above. */
 long resolver_address(int family, const void *ip, struct resolved *out);
 
-/* A DNS query of `length` bytes. Return: the length of the response, at most `room` of which are in `response`; -EREMOTE: the
- * host's resolver may be asked; or -errno. */
-long resolver_message(const void *query, size_t length, void *response, size_t room);
+/* A DNS query of `length` bytes. `flags`: enum netcon_resolve_flags. Return: the length of the response, at most `room` of which
+ * are in `response`; -EREMOTE: the host's resolver may be asked; or -errno. */
+long resolver_message(const void *query, size_t length, int flags, void *response, size_t room);
 
 /* The function of the C library that ours takes the place of. */
 void *resolver_real(const char *symbol);

@@ -87,7 +87,8 @@ static long receive_reply(int end, struct rpc_call *call) {
         char room[CMSG_SPACE(sizeof(int))];
     } control;
     uint8_t data[NETCON_RPC_DATA_MAX];
-    struct iovec parts[2] = {{&head, sizeof head}, {data, sizeof data}};
+    bool direct = call->reply_room > sizeof data; /* only of RESOLVE */
+    struct iovec parts[2] = {{&head, sizeof head}, {direct ? call->reply : data, direct ? call->reply_room : sizeof data}};
     struct msghdr received = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof control};
     long length;
     call->reply_descriptor = -1;
@@ -99,14 +100,14 @@ static long receive_reply(int end, struct rpc_call *call) {
         control.header.cmsg_type == SCM_RIGHTS && control.header.cmsg_len == CMSG_LEN(sizeof(int)))
         memcpy(&call->reply_descriptor, CMSG_DATA(&control.header), sizeof(int));
     if (length < (long)sizeof head || head.magic != NETCON_RPC_MAGIC || head.version != NETCON_RPC_VERSION ||
-        head.data_length > sizeof data || (long)(sizeof head + head.data_length) > length) {
+        head.data_length > parts[1].iov_len || (long)(sizeof head + head.data_length) > length) {
         close_descriptor(call->reply_descriptor);
         call->reply_descriptor = -1;
         return -ENETDOWN;
     }
     call->value = head.value;
     call->reply_length = head.data_length < call->reply_room ? head.data_length : call->reply_room;
-    if (call->reply) memcpy(call->reply, data, call->reply_length);
+    if (call->reply && !direct) memcpy(call->reply, data, call->reply_length);
     atomic_store_explicit(&policy_bits, head.policy, memory_order_relaxed);
     return head.error > 0 && head.error <= NETCON_RPC_TO_HOST ? -head.error : 0;
 }

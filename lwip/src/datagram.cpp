@@ -143,7 +143,7 @@ int DatagramSocket::bind(const netcon_address &wanted, uint64_t on_network, uint
 }
 
 void DatagramSocket::disconnect() {
-    connected = virtual_ = false;
+    connected = virtual_ = to_names_ = false;
     remote = Address::any(family);
     if (bound) {
         local = binding.local;
@@ -173,7 +173,7 @@ int DatagramSocket::connect(const netcon_address &wanted, uint64_t on_network, u
     if (probe.to.scope != 0 && (probe.to.is_link_local() || probe.to.is_multicast()))
         if ((probe.network = owner.server.network_of_interface(probe.to.scope)) == 0) return ENODEV;
     if (connected) { // the route, not the old connection, decides about the new one
-        connected = false;
+        connected = to_names_ = false;
         local = bound ? binding.local : Address::any(family);
         network = bound ? binding.network : 0;
     }
@@ -188,6 +188,7 @@ int DatagramSocket::connect(const netcon_address &wanted, uint64_t on_network, u
     }
     uint16_t port = local.port;
     virtual_ = (flags & NETCON_RPC_VIRTUAL) && probe.to.is_loopback();
+    to_names_ = probe.to_names;
     if (local.is_any() || local.is_multicast()) local = probe.source;
     local.port = port;
     remote = probe.to;
@@ -393,6 +394,19 @@ int DatagramSocket::choose_stack(Outgoing &out, std::shared_ptr<Stack> &stack) c
         else if (asked_virtual || server.loopback_is_virtual())
             out.to.ip = Address::loopback(v4).ip;
     }
+    auto names_flags = static_cast<uint16_t>(out.flags | (asked_virtual ? unsigned{NETCON_RPC_VIRTUAL} : 0u));
+    switch (connected && to_names_ && out.to == remote ? Server::NameService::ours
+                                                       : server.name_service(policy_protocol(), out.to, names_flags)) {
+    case Server::NameService::host:
+        return NETCON_RPC_TO_HOST;
+    case Server::NameService::unless_program:
+        if (owner.has_receiver(out.to)) break;
+        [[fallthrough]];
+    case Server::NameService::ours:
+        return choose_names(out, stack);
+    case Server::NameService::no:
+        break;
+    }
     if (int error = server.decide(NETCON_POLICY_CONNECT, policy_protocol(), out.to,
                                   static_cast<uint16_t>(asked_virtual ? NETCON_RPC_VIRTUAL : 0), on))
         return error;
@@ -471,6 +485,10 @@ int DatagramSocket::send(Outgoing &out) {
     }
     if (kind != Kind::udp)
         if (int error = prepare_icmp(out)) return error;
+    if (out.to_names) {
+        ask_names(out, owner.server.network_of(stack.get()));
+        return 0;
+    }
     size_t carried = out.to.is_loopback() ? loopback_mtu : stack->mtu(),
            whole = out.length + (v4 ? 20u : 40u) + (kind == Kind::udp ? 8u : 0u);
     int discover = v4 ? options.mtu_discover : options.mtu_discover6;

@@ -27,6 +27,7 @@
 #include "descriptor.hpp"
 #include "options.hpp"
 #include "ports.hpp"
+#include "questions.hpp"
 #include "rpc_server.hpp"
 #include "stack.hpp"
 
@@ -106,6 +107,7 @@ class DatagramSocket {
         uint64_t network = 0;
         int ttl = -1, tos = -1;
         uint16_t flags = 0; // of the request
+        bool to_names = false;
         uint8_t *data = nullptr;
         size_t length = 0;
     };
@@ -124,6 +126,9 @@ class DatagramSocket {
     int parse(const uint8_t *message, size_t length, Outgoing &out) const;
     int send(Outgoing &out);
     int choose_stack(Outgoing &out, std::shared_ptr<Stack> &stack) const;
+    /* name_service.cpp: what the service answers in the place of the host's name servers. */
+    int choose_names(Outgoing &out, std::shared_ptr<Stack> &stack) const;
+    void ask_names(const Outgoing &out, uint64_t network);
     int prepare_icmp(Outgoing &out) const;
     static void on_pair(void *context, int fd, uint32_t events);
     int membership(bool join, const Address &group, uint64_t on_network);
@@ -133,7 +138,8 @@ class DatagramSocket {
 
     uint64_t default_network_;
     int error_ = 0;
-    bool virtual_ = false; // connected to a loopback address that the run's policy wants to be virtual
+    bool to_names_ = false; // connected to a name server that the service is
+    bool virtual_ = false;  // connected to a loopback address that the run's policy wants to be virtual
     bool nudged_ = false, reading_ = false, ended_ = false;
     std::vector<Membership> memberships_;
 };
@@ -155,6 +161,9 @@ class Datagrams {
 
     /* UDP to programs. False: no socket wants it. */
     bool deliver(const Packet &packet);
+    /* Does a program wait for datagrams there, on its loopback? */
+    bool has_receiver(const Address &at) const;
+    void answer_query(const Asker &asker, const std::string &data);
     void index(DatagramSocket &socket);
     void unindex(DatagramSocket &socket);
     /* Is `group` wanted on `network` by any socket (but `except`)? */

@@ -17,6 +17,7 @@ void Server::set_policy(const netcon_policy &policy) {
         bool inside_loopback = prefix.is_loopback() && rule.prefix >= (prefix.is_v4() ? 104 : 128);
         host |= rule.target == NETCON_POLICY_HOST && (rule.directions & NETCON_POLICY_CONNECT) && !inside_loopback;
     }
+    host |= policy.names == NETCON_POLICY_HOST;
     rpc_.set_policy(
         static_cast<uint16_t>((loopback_is_virtual() ? NETCON_RPC_POLICY_VIRTUAL : 0) | (host ? NETCON_RPC_POLICY_HOST : 0)));
 }

@@ -289,14 +289,14 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
     return formed;
 }
 
-void RpcServer::answer(Descriptor reply_end, uint16_t operation, Reply &reply) {
+void RpcServer::answer(Descriptor reply_end, uint16_t operation, Reply &reply, const std::string *data) {
     // Looked at before the reply goes out: after it the other end may be closed already, which looks like a message.
     bool can_close = harmless(reply_end.get());
-    send_reply(reply_end.get(), operation, reply);
+    send_reply(reply_end.get(), operation, reply, data);
     if (!can_close) closer_.close(reply_end.release());
 }
 
-void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply) {
+void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply, const std::string *data) {
     constexpr size_t head = offsetof(netcon_rpc_reply, data);
     netcon_rpc_reply header{};
     header.magic = NETCON_RPC_MAGIC;
@@ -305,8 +305,9 @@ void RpcServer::send_reply(int fd, uint16_t operation, Reply &reply) {
     header.policy = policy_;
     header.error = reply.error;
     header.value = reply.value;
-    header.data_length = reply.length;
     iovec parts[2] = {{&header, head}, {reply.data, reply.length}};
+    if (data != nullptr) parts[1] = {const_cast<char *>(data->data()), data->size()};
+    header.data_length = static_cast<uint32_t>(parts[1].iov_len);
     int error = send_message(fd, parts, 2, reply.descriptor.get());
     if (error == ETOOMANYREFS) { // too many descriptors of this user are in flight: answer without one
         header.error = ENFILE;

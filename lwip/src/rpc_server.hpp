@@ -79,8 +79,8 @@ class RpcServer {
 
     /* Every reply tells it: bits of netcon_rpc_policy. */
     void set_policy(uint16_t bits) { policy_ = bits; }
-    /* Sends the one reply to a request, and closes its reply end. */
-    void answer(Descriptor reply_end, uint16_t operation, Reply &reply);
+    /* Sends the one reply to a request, and closes its reply end. `data`: in the place of the reply's own, of any length. */
+    void answer(Descriptor reply_end, uint16_t operation, Reply &reply, const std::string *data = nullptr);
 
     const RpcCounters &counters() const { return counters_; }
     size_t clients() const { return clients_.size(); }
@@ -111,7 +111,7 @@ class RpcServer {
     /* False: the client is gone, or must go. */
     bool receive_one(Client &client, bool &received);
     bool dispatch(Client &client, size_t length, bool truncated, std::vector<int> &fds, Caller caller);
-    void send_reply(int fd, uint16_t operation, Reply &reply);
+    void send_reply(int fd, uint16_t operation, Reply &reply, const std::string *data);
     void drop(Client &client);
 
     const netcon_reactor_api *reactor_;

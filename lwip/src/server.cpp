@@ -34,6 +34,7 @@ Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epo
     : reactor(reactor), datagrams(*this), policy_{}, service_(service), epoch_(epoch), serial_(std::random_device{}()),
       rpc_(reactor, *this, closer) {
     policy_.fallback = NETCON_POLICY_REFUSE; // closed; and without a line for it loopback is the host's
+    questions_.on_datagram([this](const Asker &asker, const std::string &data) { datagrams.answer_query(asker, data); });
     size_t limit = descriptor_limit();
     sockets_max_ = limit > 2 * descriptors_reserved ? limit - descriptors_reserved : limit / 2;
     failed_.resize(failed_kept);

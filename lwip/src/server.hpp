@@ -93,6 +93,16 @@ class Server final : public RequestHandler {
     int decide(int direction, int protocol, const Address &to, uint16_t flags, uint64_t &network) const;
     /* What no network carries: NETCON_RPC_TO_HOST if that is the host's, or `error`. What a line gives to a network never is. */
     int uncarried(int direction, int protocol, const Address &to, int error) const;
+    /* -- the host's name servers, which the service is for programs (name_service.cpp) -- */
+    enum class NameService {
+        no,
+        host,           // one of the host's, which policy leaves to it
+        ours,           // the service answers
+        unless_program, // so it does, if no program serves names there
+    };
+    NameService name_service(int protocol, const Address &to, uint16_t flags) const;
+    bool has_listener(const Address &at) const;
+    void set_name_servers(std::vector<Address> addresses) { name_servers_ = std::move(addresses); }
     bool raw_is_allowed() const { return policy_.raw != 0; }
     /* Whose loopback is the virtual one: that of the network given, or of the one that was joined first. */
     uint64_t loopback_network(uint64_t network) const;
@@ -136,6 +146,7 @@ class Server final : public RequestHandler {
     int answer(Socket &socket, Request &request, Descriptor &program, Reply &reply);
     void stack_failed(Stack *stack);
 
+    std::vector<Address> name_servers_; // of the host
     netcon_policy policy_;
     uint64_t service_, epoch_, serial_;
     RpcServer rpc_;

@@ -1,5 +1,6 @@
 /* server_binding.cpp: `lwip.SocketServer` for Python. It only forwards to the reactor's thread (lwip/__init__.pyi). */
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -65,14 +66,14 @@ class PySocketServer {
         std::vector<server::Question> taken;
         call([&] { taken = server_->questions().take(); });
         py::list result;
-        for (const server::Question &each : taken)
-            result.append(
-                py::make_tuple(each.id, each.uid, each.network, each.kind, each.flags, each.family, py::bytes(each.data)));
+        for (server::Question &each : taken)
+            result.append(py::make_tuple(each.id, each.uid, each.network, each.kind, each.flags, each.family, each.room,
+                                         py::bytes(each.data), each.stream.release()));
         return result;
     }
     bool answer_question(uint64_t id, int error, int value, const py::bytes &data) {
         std::string text = data;
-        if (text.size() > NETCON_RPC_DATA_MAX) throw py::value_error("an answer has at most 512 bytes (NETCON_RPC_DATA_MAX)");
+        if (text.size() > NETCON_RESOLVE_MESSAGE_MAX) throw py::value_error("an answer has at most 65535 bytes");
         bool open = false;
         call([&] { open = server_->questions().answer(id, error, value, text); });
         return open;
@@ -84,6 +85,15 @@ class PySocketServer {
         if (!netcon_policy_is_valid(&policy, table.size()) || policy.fallback == NETCON_POLICY_UNDECIDED)
             throw py::value_error("not a compiled policy: make it with netcon.policy.Policy.compiled()");
         call([&] { server_->set_policy(policy); });
+    }
+    void set_name_servers(const std::vector<std::string> &packed) {
+        std::vector<server::Address> addresses;
+        for (const std::string &each : packed) {
+            auto *bytes = reinterpret_cast<const uint8_t *>(each.data());
+            if (each.size() != 4 && each.size() != 16) throw py::value_error("an address has 4 or 16 bytes");
+            addresses.push_back(each.size() == 4 ? server::Address::v4(bytes, 0) : server::Address::v6(bytes, 0));
+        }
+        call([&] { server_->set_name_servers(std::move(addresses)); });
     }
     py::dict stats() {
         std::vector<std::pair<std::string, uint64_t>> counters;
@@ -115,6 +125,7 @@ void bind_socket_server(py::module_ &module) {
     py::class_<PySocketServer>(module, "SocketServer")
         .def(py::init<py::object, uint64_t, uint64_t>(), py::arg("reactor"), py::kw_only(), py::arg("service"), py::arg("epoch"))
         .def("set_policy", &PySocketServer::set_policy, py::arg("table"))
+        .def("set_name_servers", &PySocketServer::set_name_servers, py::arg("addresses"))
         .def("listen", &PySocketServer::listen, py::arg("path"), py::kw_only(), py::arg("network") = 0, py::arg("mode") = 0600)
         .def("unlisten", &PySocketServer::unlisten, py::arg("path"))
         .def("add_network", &PySocketServer::add_network, py::arg("network"), py::arg("stack"))

@@ -312,6 +312,17 @@ int Socket::connect(const netcon_address &wanted, uint64_t on_network, uint16_t 
         else if ((flags & NETCON_RPC_VIRTUAL) || server.loopback_is_virtual())
             to.ip = Address::loopback(to.is_v4()).ip;
     }
+    switch (server.name_service(NETCON_POLICY_TCP, to, flags)) {
+    case Server::NameService::host:
+        return NETCON_RPC_TO_HOST;
+    case Server::NameService::unless_program:
+        if (server.has_listener(to)) break;
+        [[fallthrough]];
+    case Server::NameService::ours:
+        return connect_to_names(to, on_network, reply);
+    case Server::NameService::no:
+        break;
+    }
     if (int error = server.decide(NETCON_POLICY_CONNECT, NETCON_POLICY_TCP, to, flags, on_network)) return error;
     uint64_t on = network != 0 ? network : on_network;
     Address from;

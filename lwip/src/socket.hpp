@@ -102,6 +102,7 @@ class Socket {
     static void notify(void *context);
 
     int claim_port();
+    int connect_to_names(const Address &to, uint64_t on_network, Reply &reply); // name_service.cpp
     void apply_options();
     void scope_addresses();
     int fill_program(Descriptor &program);

@@ -13,7 +13,7 @@ _WHY = {
     "NO_DATA": "it has no address",
     "AGAIN": "the network's DNS servers do not answer",
     "FAILED": "the network's DNS servers refuse",
-    "REFUSED": 'set "names": {"elsewhere": "host"} in the settings of local.conf to let programs ask the host\'s resolver',
+    "REFUSED": "the line `names host` of a policy lets programs ask the host's resolver ('netcon policy set', or 'run --policy')",
 }
 
 
@@ -51,4 +51,4 @@ def _list(as_json: bool) -> None:
     click.echo()
     known = [(row["name"], ", ".join(row["addresses"]), row["source"]) for row in found["names"]]
     print_table(("NAME", "ADDRESSES", "SOURCE"), known)
-    click.echo(f"\nother names: {'the host resolves them' if found['elsewhere'] == 'host' else 'refused'}")
+    click.echo(f"\nother names: {'the host resolves them' if found['others'] == 'host' else 'refused'} by policy")

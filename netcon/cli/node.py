@@ -170,10 +170,11 @@ def _print_networks(found: list[dict[str, Any]]) -> None:
             net["mac"],
             net["portDeviceName"] if net["port"] == "tap" else net["port"],
             ", ".join(net["assignedAddresses"]),
+            net["dns"]["domain"] or None,
         )
         for net in found
     ]
-    print_table(("NETWORK", "NAME", "STATUS", "TYPE", "MAC", "PORT", "ADDRESSES"), rows)
+    print_table(("NETWORK", "NAME", "STATUS", "TYPE", "MAC", "PORT", "ADDRESSES", "DOMAIN"), rows)
 
 
 def _print_peers(found: list[dict[str, Any]]) -> None:

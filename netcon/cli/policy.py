@@ -10,6 +10,7 @@ import click
 
 from netcon.cli.common import Failure, client, home_option, print_json
 from netcon.policy import LOOPBACK, Direction, Policy, PolicyError, Protocol, Target, Verdict
+from netcon.service.resolv_conf import STUBS, host_name_servers
 
 
 @click.group(short_help="Show or set where programs' traffic goes.", invoke_without_command=True)
@@ -40,6 +41,7 @@ def show(as_json: bool = False) -> None:
         for where in [*network["assignedAddresses"], *(route["target"] for route in network["routes"])]:
             prefix = ipaddress.ip_network(where, strict=False)
             rows.append((f"{prefix} network {network['id']}", "joined"))
+    rows.append((f"names {(current.names or Target.REFUSE).name.lower()}", "built in" if not current.names else "said"))
     rows.append((f"default {(current.fallback or Target.REFUSE).name.lower()}", "built in" if not current.fallback else "said"))
     rows.append((f"raw {'allow' if current.raw else 'refuse'}", "built in" if current.raw is None else "said"))
     width = max(len(text) for text, _ in rows)
@@ -90,6 +92,12 @@ def explain(destination: str, protocol: str, port: int, bind: bool, run_text: st
             click.echo(f"{first.target.name.lower()} (the run's {first})")
             return
     verdict = current.decide(*asked)
+    if verdict.rule is None and port == 53 and protocol != "icmp" and not bind and ip in (*STUBS, *host_name_servers()):
+        if current.names == Target.HOST:
+            click.echo("host (no line: a name server of the host, and `names host`)")
+        else:
+            click.echo("answered by the service (no line: a name server of the host, and `names refuse`)")
+        return
     click.echo(_told(verdict, ip, networks))
 
 

@@ -40,6 +40,12 @@ class Question:
     rdtype: dns.rdatatype.RdataType
     room: int
 
+    def ask(self, name: dns.name.Name) -> None:
+        """Make it a question for another name."""
+        if name != self.name:
+            self.name = name
+            self.message.question = [dns.rrset.RRset(name, dns.rdataclass.IN, self.rdtype)]
+
 
 def read_question(wire: bytes) -> Question | bytes | None:
     """The question; or what to answer to a faulty one; or None for what gets no answer."""

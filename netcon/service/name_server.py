@@ -74,7 +74,7 @@ async def serve(path: str, respond: Responder, network: int, ip: str, port: int 
 
         async def accepted(stream: TcpStream) -> None:
             async with stream, limit:
-                await _connection(stream, respond, network)
+                await answer_stream(stream, respond, network)
 
         try:
             async with trio.open_nursery() as nursery:
@@ -95,7 +95,8 @@ async def _datagrams(udp: DatagramSocket, respond: Responder, network: int) -> N
             await udp.send_to(response, got.peer)
 
 
-async def _connection(stream: TcpStream, respond: Responder, network: int) -> None:
+async def answer_stream(stream: trio.abc.Stream, respond: Responder, network: int) -> None:
+    """DNS over TCP (RFC 7766), until the other end has no more questions, or is slow."""
     try:
         while True:
             with trio.fail_after(_CONNECTION_S):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import ipaddress
 import logging
 import os
 import socket
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,9 +17,11 @@ from netcon.controller.controller import Controller
 from netcon.core.address import controller_of, parse_address, rfc4193_address, sixplane_address
 from netcon.core.netconf import NetworkConfig
 from netcon.names.table import IP, IPNetwork, Member, NameTable, NetworkNames, label_of
-from netcon.service.name_server import NameServer
+from netcon.policy import Target
+from netcon.service.name_server import NameServer, answer_stream
 from netcon.service.paths import rpc_socket
 from netcon.service.port import NetworkPort, permitted_addresses, permitted_routes
+from netcon.service.resolv_conf import host_name_servers
 from netcon.service.resolver import Resolver, View, network_asker
 from netcon.service.settings import NetworkSettings
 
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from netcon.service.service import Service
 
 log = logging.getLogger("netcon.names")
+
+
+_STREAMS_OF_A_USER = 32  # connections to a name server, at once
 
 
 def _ip(packed: bytes) -> IP:
@@ -76,6 +83,16 @@ class Names:
         self._view: View | None = None
         self.resolver = Resolver(self.view, network_asker(service.rpc_path))
         self.changes = trio.Event()
+        self._streams: Counter[int] = Counter()
+        self._host_servers: list[IP] = []
+        self.look_at_host()
+
+    def look_at_host(self) -> None:
+        """The name servers of the host are ours for programs, unless policy says otherwise: learn which they are."""
+        found = host_name_servers()
+        if found != self._host_servers:
+            self._host_servers = found
+            self._service.server.set_name_servers([ip.packed for ip in found])
 
     def changed(self) -> None:
         self._view = None
@@ -91,17 +108,28 @@ class Names:
         service = self._service
         networks: list[NetworkNames] = []
         sources: list[IP] = []
+        reachable: list[IPNetwork] = []
         for network, port in sorted(service.ports.items()):
             status = service.node.network(network)
-            if status is None or status.config is None or not isinstance(port, NetworkPort):
+            if status is None or status.config is None:
                 continue
-            sources += map(_ip, port.addresses)
             settings = service.network_settings[network]
             host = socket.gethostname()
-            networks.append(network_names(network, service.node.address, status.config, settings, service.controller, host))
+            each = network_names(network, service.node.address, status.config, settings, service.controller, host)
+            if isinstance(port, NetworkPort):
+                sources += map(_ip, port.addresses)
+                reachable += each.prefixes
+            else:
+                each = dataclasses.replace(each, servers=())  # only a stack could ask them
+            networks.append(each)
         names = service.conf.settings.names
-        reachable: list[IPNetwork] = [prefix for each in networks for prefix in each.prefixes]
-        return View(NameTable(networks, names.hosts), tuple(networks), tuple(sources), tuple(reachable), names.elsewhere)
+        return View(
+            NameTable(networks, names.hosts),
+            tuple(networks),
+            tuple(sources),
+            tuple(reachable),
+            service.conf.policy().names == Target.HOST,
+        )
 
     def serving(self) -> list[tuple[int, IP]]:
         """The networks and our addresses on them where other members may ask us (`settings.names.serve`)."""
@@ -132,13 +160,36 @@ class Names:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.lowlevel.wait_readable(fileno)
-                for question in server.take_questions():
-                    nursery.start_soon(self._answer, *question)
+                for question, uid, network, kind, flags, family, room, data, stream in server.take_questions():
+                    if stream >= 0:
+                        nursery.start_soon(self._answer_stream, stream, uid, network)
+                    else:
+                        nursery.start_soon(self._answer, question, network, kind, flags, family, room or None, data)
 
-    async def _answer(self, question: int, uid: int, network: int, kind: int, flags: int, family: int, data: bytes) -> None:
+    async def _answer_stream(self, descriptor: int, uid: int, network: int) -> None:
+        """A program's connection to a name server of the host."""
+        end = socket.socket(fileno=descriptor)
+        end.setblocking(False)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(end)) as stream:
+            if self._streams[uid] >= _STREAMS_OF_A_USER:
+                return
+            self._streams[uid] += 1
+            try:
+                await answer_stream(stream, self._respond_to_program, network)
+            finally:
+                self._streams[uid] -= 1
+
+    async def _respond_to_program(self, wire: bytes, network: int, limit: int | None) -> bytes | None:
+        try:
+            return (await self.resolver.respond(wire, network, limit=limit))[1]
+        except Exception:
+            self._service.defect("a DNS query")
+            return None
+
+    async def _answer(self, question: int, network: int, kind: int, flags: int, family: int, room: int | None, data: bytes) -> None:
         error, status, reply = errno.EIO, 0, b""
         try:
-            status, reply = await self.resolver.answer(kind, data, family, flags, network)
+            status, reply = await self.resolver.answer(kind, data, family, flags, network, room)
             error = 0
         except ValueError:
             error = errno.EINVAL

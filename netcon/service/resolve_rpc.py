@@ -10,7 +10,7 @@ from netcon.names.table import IP
 
 RESOLVE = 16
 RESOLVE_NAME, RESOLVE_ADDRESS, RESOLVE_MESSAGE = 1, 2, 3  # enum netcon_resolve_question
-RESOLVE_CONFIGURED, RESOLVE_IDN = 1, 2  # enum netcon_resolve_flags
+RESOLVE_CONFIGURED, RESOLVE_IDN, RESOLVE_SEARCH = 1, 2, 4  # enum netcon_resolve_flags
 FOUND, NOT_FOUND, NO_DATA, AGAIN, FAILED, HOST, REFUSED = range(7)  # enum netcon_resolve_status
 #: NETCON_RPC_DATA_MAX, NETCON_RESOLVE_NAME_MAX
 DATA_MAX, NAME_MAX = 512, 254

@@ -92,8 +92,8 @@ class View:
     sources: tuple[IP, ...] = ()
     """Our own addresses on the networks."""
     reachable: tuple[IPNetwork, ...] = ()
-    elsewhere: str = "refuse"
-    """`host`: a name of no network is for the host's resolver."""
+    host: bool = False
+    """By policy a name of no network is for the host's resolver."""
 
 
 Asker = Callable[[Forward, dns.message.QueryMessage, str], Awaitable[dns.message.Message]]
@@ -165,7 +165,7 @@ class Resolver:
                 return Answer(Status.NOT_FOUND, source, authoritative=True, zone=zone)
             case Forward() if forward:
                 return await self._forwarded(verdict, name, rdtype)
-            case Outside() if forward and view.elsewhere == "host":
+            case Outside() if forward and view.host:
                 return Answer(Status.HOST, "no network's name: the host's resolver may be asked")
         return Answer(Status.REFUSED, "no network's name, and policy keeps names from the host's resolver")
 
@@ -263,15 +263,22 @@ class Resolver:
         return answer
 
     async def respond(
-        self, wire: bytes, network: int = 0, *, limit: int | None = None, forward: bool = True
+        self, wire: bytes, network: int = 0, *, limit: int | None = None, forward: bool = True, search: bool = False
     ) -> tuple[Status, bytes | None]:
-        """The response to a DNS query; None: none is due. `limit`: bytes that fit, else what the query says of UDP."""
+        """The response to a DNS query; None: none is due. `limit`: bytes that fit, else what the query says of UDP. `search`: one
+        label is looked for in the networks' domains first; the response is to the query that ended the search."""
         question = read_question(wire)
         if not isinstance(question, Question):
             return Status.FOUND, question
         try:
             with trio.fail_after(_LONGEST_S):
                 answer = await self.query(question.name, question.rdtype, network, forward=forward)
+                for name in self._domains_of(question.name, network) if search else []:
+                    found = await self.query(name, question.rdtype, network, forward=forward)
+                    if found.status is not Status.NOT_FOUND:
+                        answer = found
+                        question.ask(name)
+                        break
         except trio.TooSlowError:
             answer = Answer(Status.AGAIN, "no answer in time")
         room = question.room if limit is None else limit
@@ -286,10 +293,14 @@ class Resolver:
                 reply = respond(question.message, dns.rcode.REFUSED, limit=room)
         return answer.status, reply
 
+    def _domains_of(self, name: dns.name.Name, network: int) -> list[dns.name.Name]:
+        """A name of one label, in the networks' domains."""
+        return self.view().table.candidates(name.to_text(omit_final_dot=True), network)[:-1]
+
     # -- for socket RPC --
 
-    async def answer(self, kind: int, data: bytes, family: int, flags: int, network: int) -> tuple[int, bytes]:
-        """(status, data) of the reply to RESOLVE. ValueError: the request makes no sense."""
+    async def answer(self, kind: int, data: bytes, family: int, flags: int, network: int, room: int | None) -> tuple[int, bytes]:
+        """(status, data) of the reply to RESOLVE. `room`: as `respond`'s `limit`. ValueError: the request makes no sense."""
         with trio.move_on_after(_LONGEST_S):
             match kind:
                 case rpc.RESOLVE_NAME:
@@ -300,7 +311,7 @@ class Resolver:
                     answer = await self.name_of(rpc.unpack_question_address(data), network)
                     return answer.status, rpc.pack_resolved(answer.ttl, [], _text(answer.name))
                 case rpc.RESOLVE_MESSAGE:
-                    status, response = await self.respond(data, network, limit=rpc.DATA_MAX)
+                    status, response = await self.respond(data, network, limit=room, search=bool(flags & rpc.RESOLVE_SEARCH))
                     return status, response or b""
                 case _:
                     raise ValueError(f"question {kind}")

@@ -453,6 +453,7 @@ class Service:
             if changed or slept or now - last_interfaces >= _INTERFACES_S:
                 last_interfaces = now
                 self._refresh_wire()
+                self.names.look_at_host()
 
     async def _forget_old_peers(self) -> None:
         try:
@@ -761,6 +762,7 @@ class Service:
         await self.store_settings({"policy": text.splitlines()})
         self.conf.settings.policy = self.conf.raw.setdefault("settings", {})["policy"] = text.splitlines()
         self.server.set_policy(policy.compiled())
+        self.names.changed()
 
 
 def main(home: Path, *, port: int | None = None, ready: Callable[[], None] = lambda: None) -> None:

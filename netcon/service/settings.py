@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -46,8 +46,6 @@ class NameSettings(msgspec.Struct, forbid_unknown_fields=True):
 
     #: Names of the owner's own, and their addresses.
     hosts: dict[str, list[str]] = {}
-    #: Where a name of no network goes: `refuse`, or `host`, the host's resolver.
-    elsewhere: Literal["refuse", "host"] = "refuse"
     #: Networks on whose addresses we answer DNS for the other members.
     serve: list[str] = []
 

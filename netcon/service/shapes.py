@@ -98,7 +98,7 @@ def dns_object(config: NetworkConfig | None) -> Json:
 def names_object(view: View) -> Json:
     """Ours: `GET /names`."""
     return {
-        "elsewhere": view.elsewhere,
+        "others": "host" if view.host else "refuse",
         "networks": [
             {
                 "id": f"{names.network:016x}",

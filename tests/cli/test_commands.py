@@ -59,7 +59,7 @@ def test_status_shows_node_networks_and_peers(lab: Lab) -> None:
 
 def test_networks(lab: Lab) -> None:
     lines = netcon(lab.member, "networks").output.splitlines()
-    assert lines[0].split() == ["NETWORK", "NAME", "STATUS", "TYPE", "MAC", "PORT", "ADDRESSES"]
+    assert lines[0].split() == ["NETWORK", "NAME", "STATUS", "TYPE", "MAC", "PORT", "ADDRESSES", "DOMAIN"]
     assert lines[1].split()[:4] == [lab.network, "lab", "OK", "PRIVATE"]
 
 

@@ -31,6 +31,7 @@ def netcon(service: RunningService, *words: str, given: str | None = None, code:
 def test_the_policy_is_set_shown_and_kept(service: RunningService, tmp_path: Path) -> None:
     assert [line.split("  ")[0] for line in netcon(service, "policy").splitlines()] == [
         "loopback host",
+        "names refuse",
         "default refuse",
         "raw refuse",
     ]
@@ -54,6 +55,10 @@ def test_explain(service: RunningService) -> None:
         (["::1", "--run", "loopback host"], "host (the run's line 1: loopback host)"),
     ):
         assert netcon(service, "policy", "explain", *words).strip() == expected
+    question = ("policy", "explain", "127.0.0.53", "--udp", "--port", "53")
+    for text, expected in (("", "answered by the service"), ("names host", "host (no line"), ("loopback host", "host (line 1")):
+        netcon(service, "policy", "set", "-", given=text)
+        assert netcon(service, *question).startswith(expected)
     assert "names are resolved" in netcon(service, "policy", "explain", "example.org", code=1)
 
 

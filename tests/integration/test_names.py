@@ -22,11 +22,11 @@ from tests.service.running import RunningService, World, wait_until
 DOMAIN = "lab.example"
 
 
-def configure(home: Path, **names: object) -> None:
-    """Settings of names in local.conf, before the service starts."""
+def configure(home: Path, policy: str = "", **names: object) -> None:
+    """Settings of names and the policy in local.conf, before the service starts."""
     path = home / "local.conf"
     conf = json.loads(path.read_text())
-    conf["settings"]["names"] = names
+    conf["settings"] |= {"names": names, "policy": policy}
     path.write_text(json.dumps(conf))
 
 
@@ -35,7 +35,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """As `lab`, but the controller's node is a member, too, and the network's DNS server; its members are `web` and `b`."""
     world = World(tmp_path_factory.mktemp("names"), 2)
     network = f"{int((world.root_home / 'identity.secret').read_text()[:10], 16):010x}00abcd"
-    configure(world.root_home, serve=[network], elsewhere="host")  # for the programs on that node
+    configure(world.root_home, "names host", serve=[network])  # for the programs on that node
     configure(world.homes[1], hosts={"printer.home.arpa": ["10.147.0.77", "fd77::77"]})
     with RunningService(world.root_home) as root, RunningService(world.homes[0]) as a, RunningService(world.homes[1]) as b:
         settings = {
@@ -228,6 +228,25 @@ def test_dig_at_the_member_that_serves_names(named: Lab) -> None:
     assert "status: NXDOMAIN" in output(named.b, named.network, "dig", f"@{dns}", f"nobody.{DOMAIN}").decode()
 
 
+def test_programs_with_a_resolver_of_their_own(named: Lab) -> None:
+    """They ask the host's name servers, and get the network's names; nothing else leaves."""
+    assert dig(named.b, named.network, f"web.{DOMAIN}") == [named.address]
+    assert dig(named.b, named.network, "+tcp", f"web.{DOMAIN}", "AAAA") == [named.address6]
+    assert dig(named.b, named.network, "-x", named.address) == [f"web.{DOMAIN}."]
+    for at in ("127.0.0.53", "127.0.0.11"):
+        assert dig(named.b, named.network, f"@{at}", f"web.{DOMAIN}") == [named.address]
+        assert dig(named.b, named.network, f"@{at}", "+tcp", "+keepopen", f"web.{DOMAIN}") == [named.address]
+    assert "status: REFUSED" in output(named.b, named.network, "dig", "www.example.org").decode()
+    assert named.address in output(named.b, named.network, "host", "-t", "A", f"web.{DOMAIN}").decode()
+    script = f"""
+import dns.asyncresolver, asyncio
+print(dns.resolver.resolve('web.{DOMAIN}', 'A')[0], dns.resolver.resolve('web.{DOMAIN}', 'A', tcp=True)[0])
+print(asyncio.run(dns.asyncresolver.resolve('web.{DOMAIN}', 'AAAA'))[0])
+"""
+    found = output(named.b, named.network, sys.executable, "-c", script).decode().split()
+    assert found == [named.address, named.address, named.address6]
+
+
 @pytest.fixture
 def other_domain(named: Lab, tmp_path: Path) -> Iterator[str]:
     """A DNS server under the intercept on port 53 of member a, which the network then names for `other.example`."""
@@ -251,6 +270,11 @@ def test_a_dns_server_under_the_intercept(named: Lab, other_domain: str, asker: 
     at = f"@{named.address}"
     assert dig(named.b, named.network, at, f"www.{other_domain}") == ["10.147.0.99"]
     assert len(dig(named.b, named.network, at, f"long.{other_domain}", "TXT")[0]) > 2000  # dig goes over to TCP
+    # The service does, too, when it asks for somebody; the answer is whole where there is room, and else dig asks again by TCP.
+    assert len(dig(named.b, named.network, f"long.{other_domain}", "TXT")[0]) > 2000
+    assert ask(named, asker, "query", f"long.{other_domain}", "16") == ["rcode 0 answers 1"]
+    assert ask(named, asker, "search", "www", "1") == ["rcode 0 answers 1"]
+    assert ask(named, asker, "query", "www", "1") == ["h_errno 3"]
     assert ask(named, asker, "host", f"www.{other_domain}", "4")[0] == f"plain www.{other_domain} 10.147.0.99"
     assert ask(named, asker, "host", "www", "4")[0] == f"plain www.{other_domain} 10.147.0.99"
     assert ask(named, asker, "addresses", f"alias.www.{other_domain}", "", "4", "2")[0] == f"1 10.147.0.99 0 www.{other_domain}"
@@ -288,7 +312,7 @@ def test_netcon_names_shows_and_explains(named: Lab) -> None:
     assert f"zt-{named.a.address}.{DOMAIN}" in names(named.b, named.address6).stdout
     refused = names(named.b, "www.example.org")
     assert refused.returncode == 1
-    assert "elsewhere" in refused.stderr
+    assert "names host" in refused.stderr
 
 
 @pytest.mark.parametrize("version", ["4", "6"])
@@ -338,14 +362,19 @@ for name in ('www.example.org', 'web.{DOMAIN}', 'nobody.{DOMAIN}'):
 print(socket.getnameinfo(('192.0.2.80', 80), 0)[0], socket.getnameinfo(({named.address!r}, 80), 0)[0])
 """
 
-    def names(member: RunningService) -> list[str]:
+    def names(member: RunningService, *policy: str) -> list[str]:
         environment = service_environment() | {"LD_PRELOAD": str(library)}
         words = command(member, named.network, find("python3"), "-c", script)
+        at = words.index("--network")
+        words[at:at] = policy
         return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
 
     ours = [named.address, "True"]
     assert names(named.b) == ["True", *ours, f"192.0.2.80 web.{DOMAIN}"]
-    assert names(named.root) == ["192.0.2.80", *ours, f"host.example.org web.{DOMAIN}"]
+    by_host = ["192.0.2.80", *ours, f"host.example.org web.{DOMAIN}"]
+    assert names(named.root) == by_host
+    assert names(named.b, "--policy", "names host") == by_host
+    assert names(named.root, "--policy", "names refuse") == names(named.b)
 
 
 async def test_our_own_parts_resolve_as_programs_do(named: Lab) -> None:

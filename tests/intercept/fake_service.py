@@ -31,6 +31,7 @@ TO_HOST = 4096  # NETCON_RPC_TO_HOST
 HELLO, SOCKET, BIND, LISTEN, CONNECT, GETSOCKNAME, GETPEERNAME, SETSOCKOPT, GETSOCKOPT, SHUTDOWN, IOCTL, SENDTO, INTERFACES = range(
     1, 14
 )
+RESOLVE = 16
 POSTED = 1
 REQUEST = struct.Struct("=HHHHQQHHHH4iII")
 REPLY = struct.Struct("=HHHHiiI")
@@ -347,6 +348,8 @@ class FakeService:
                     ):
                         raise OSError(TO_HOST, "the host's")
                     answer, value = self.datagrams.perform(cookie, operation, subject, args, data)
+                elif operation == RESOLVE:
+                    raise OSError(errno.EOPNOTSUPP, "no names")
                 else:
                     assert subject is not None
                     program = self.sockets.get(cookie)

@@ -209,6 +209,22 @@ assert child.wait() == 0
 """)
 
 
+def test_what_cannot_be_kept_for_children_is_closed(fake: Service) -> None:
+    """A child that lacked one of the variables would run on the host, or without the run's policy."""
+    code = """
+import subprocess
+print(error(socket.socket))
+print(error(os.execve, '/bin/true', ['true'], {}))
+print(error(lambda: subprocess.run(['/bin/true'], env={}, close_fds=False)))
+print(error(os.posix_spawn, '/bin/true', ['true'], {}))
+"""
+    for more in ({"NETCON_PADDING": "x" * 16384}, {f"NETCON_{n}": "" for n in range(40)}):
+        done = fake.run([sys.executable, "-c", PRELUDE + code], **more)
+        assert done.stdout == "ENETDOWN\nE2BIG\nE2BIG\nE2BIG\n"
+        assert done.stderr.count("netcon: LD_PRELOAD, ZT_NC_* and NETCON_*") == 1
+        assert done.stderr.count("netcon: /bin/true: not started") == 3
+
+
 @pytest.mark.parametrize("script", [False, True])
 @pytest.mark.parametrize("call", ["os.execv(path, [path])", "os.posix_spawn(path, [path], {})"])
 def test_a_set_user_id_program_is_refused_with_one_line(fake: Service, tmp_path: Path, script: bool, call: str) -> None:

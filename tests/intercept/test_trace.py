@@ -174,6 +174,33 @@ def test_posix_spawn_is_told(service: Service, tmp_path: Path) -> None:
     assert (trace.arguments(spawned), spawned.result) == ('"/bin/true"', 0)
 
 
+def test_names_and_interfaces_are_told(service: Service, tmp_path: Path) -> None:
+    code = """
+import ctypes
+print(socket.getaddrinfo('10.0.0.1', 80, socket.AF_INET, socket.SOCK_STREAM)[0][4])
+for call in (lambda: socket.getaddrinfo('nobody.invalid', 80), lambda: socket.gethostbyaddr('10.9.9.9'),
+             lambda: socket.if_indextoname(99),
+             lambda: ctypes.CDLL(None).gethostbyname(b'127.0.0.1')):
+    try:
+        call()
+    except OSError:
+        pass
+print(socket.getnameinfo(('10.0.0.1', 80), socket.NI_NUMERICHOST), socket.if_nameindex(), socket.if_nametoindex('lo'))
+"""
+    with Tracer(tmp_path) as tracer:
+        python(service, tracer, code)
+        events = tracer.events()
+    told = {(event.call, trace.arguments(event)): trace.result(event) for event in events if event.ended}
+    assert told["getaddrinfo", '"10.0.0.1", …'] == "0"
+    assert told["getaddrinfo", '"nobody.invalid", …'] in ("EAI_NONAME", "EAI_FAIL")
+    assert told["getnameinfo", "10.0.0.1:80, …"] == "0"
+    assert told["gethostbyname", '"127.0.0.1", AF_INET'] == "0"
+    assert told["gethostbyaddr", "10.9.9.9, AF_INET"].startswith("NULL ")
+    assert told["if_nameindex", ""] == "0"
+    assert told["if_nametoindex", '"lo"'] == "1"
+    assert told["if_indextoname", "99"].startswith("-1 ENXIO")
+
+
 def test_it_goes_on_after_all_descriptors_were_closed(service: Service, tmp_path: Path) -> None:
     with Tracer(tmp_path) as tracer:
         python(service, tracer, "socket.socket(); os.closerange(3, 1024); socket.socket(socket.AF_INET6)")

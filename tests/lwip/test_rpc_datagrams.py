@@ -553,3 +553,12 @@ def test_io_outq_and_shutdown(program: Program) -> None:
         assert errno_of(sock.shutdown_listener) == errno.ENOTCONN
         sock.connect(THERE, 9)
         sock.shutdown_listener(socket.SHUT_WR)
+
+
+def test_a_port_is_free_as_soon_as_its_socket_is_closed(service: Service) -> None:
+    """The request to bind may come before the event of the close: the service looks."""
+    program = service.program()
+    for _ in range(300):
+        first = bound(program, HERE, 5400)
+        first.close()
+        bound(program, HERE, 5400).close()

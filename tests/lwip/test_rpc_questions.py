@@ -45,7 +45,7 @@ def answer_on(end: socket.socket) -> tuple[int, int, bytes]:
     return reply.error, reply.value, reply.data
 
 
-def taken(service: Service) -> list[tuple[int, int, int, int, int, int, bytes]]:
+def taken(service: Service) -> list[tuple[int, int, int, int, int, int, int, bytes, int]]:
     assert select.select([service.server.questions_fileno()], [], [], DEADLINE)[0]
     return service.server.take_questions()
 
@@ -56,9 +56,9 @@ def test_a_question_is_answered_later_and_others_overtake_it(service: Service) -
     first, second = ask(program, b"first"), ask(program, b"second")
     eventually(lambda: service.count("questions") == 2, "both questions are open")
     assert program.call(rpc.HELLO)[0] == 0
-    questions = {question[6]: question for question in taken(service)}
-    number, uid, network, kind, flags, family, _ = questions[b"second"]
-    assert (uid, network, kind, flags, family) == (os.getuid(), NETWORK_A, RESOLVE_NAME, 1, 2)
+    questions = {question[7]: question for question in taken(service)}
+    number, uid, network, kind, flags, family, room, _, stream = questions[b"second"]
+    assert (uid, network, kind, flags, family, room, stream) == (os.getuid(), NETWORK_A, RESOLVE_NAME, 1, 2, 512, -1)
     assert service.server.answer_question(number, value=3, data=b"later")
     assert answer_on(second) == (0, 3, b"later")
     assert service.server.answer_question(questions[b"first"][0], error=errno.EIO)
@@ -90,7 +90,7 @@ def test_what_makes_no_sense_is_refused(service: Service) -> None:
     assert program.call(rpc.HELLO)[0] == 0
     assert service.count("questions") == 0
     with pytest.raises(ValueError):
-        service.server.answer_question(1, data=bytes(513))
+        service.server.answer_question(1, data=bytes(65536))
 
 
 def test_so_many_may_be_open(service: Service) -> None:

@@ -30,14 +30,14 @@ Script = Callable[[dns.message.QueryMessage, str], dns.message.Message]
 class World:
     """Says what each server answers, and remembers who was asked."""
 
-    def __init__(self, script: Script, *, elsewhere: str = "refuse", servers: bool = True) -> None:
+    def __init__(self, script: Script, *, host: bool = False, servers: bool = True) -> None:
         prefix = ipaddress.ip_network("10.1.0.0/24")
         web = Member(0x1122334455, "web", (ipaddress.ip_address("10.1.0.7"),), "the controller")
         names = NetworkNames(NETWORK, "lab.example", SERVERS if servers else (), (web,), (prefix,))
         table = NameTable([names], {"printer": ["10.9.9.9"]})
         self.asked: list[str] = []
         self.script = script
-        self.view = View(table, (names,), (ipaddress.ip_address("10.1.0.1"),), (prefix,), elsewhere)
+        self.view = View(table, (names,), (ipaddress.ip_address("10.1.0.1"),), (prefix,), host)
         self.resolver = Resolver(lambda: self.view, self.ask)
 
     async def ask(self, forward: Forward, query: dns.message.QueryMessage, server: str) -> dns.message.Message:
@@ -55,7 +55,7 @@ def answering(*records: str, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> Scri
             name, ttl, kind, value = record.split(maxsplit=3)
             if kind in (dns.rdatatype.to_text(query.question[0].rdtype), "CNAME"):
                 response.answer.append(dns.rrset.from_text(name, int(ttl), "IN", kind, value))
-        return dns.message.from_wire(response.to_wire())
+        return dns.message.from_wire(response.to_wire(max_size=65535))
 
     return script
 
@@ -134,7 +134,7 @@ async def test_silent_servers_are_asked_again_and_then_given_up(autojump_clock: 
     start = trio.current_time()
     assert (await world.resolver.query(name("x.lab.example"), dns.rdatatype.A)).status is Status.AGAIN
     assert (len(world.asked), trio.current_time() - start) == (4, 12)
-    assert (await world.resolver.answer(rpc.RESOLVE_NAME, b"x.lab.example", 2, 0, 0))[0] == Status.AGAIN
+    assert (await world.resolver.answer(rpc.RESOLVE_NAME, b"x.lab.example", 2, 0, 0, None))[0] == Status.AGAIN
 
 
 @pytest.mark.parametrize("error", [EOFError("cut"), OSError(5, "x"), trio.BrokenResourceError(), dns.exception.FormError()])
@@ -151,7 +151,7 @@ async def test_servers_that_refuse() -> None:
 
 async def test_names_of_no_network_are_policys() -> None:
     assert (await World(failing(AssertionError())).resolver.addresses("www.example.org")).status is Status.REFUSED
-    world = World(failing(AssertionError()), elsewhere="host")
+    world = World(failing(AssertionError()), host=True)
     assert (await world.resolver.addresses("www.example.org")).status is Status.HOST
     assert (await world.resolver.name_of(ipaddress.ip_address("192.0.2.1"))).status is Status.HOST
     status, wire = await world.resolver.respond(dns.message.make_query("www.example.org", "A").to_wire())
@@ -197,20 +197,20 @@ async def test_answers_on_the_wire() -> None:
 
 async def test_rpc_answers() -> None:
     world = World(failing(AssertionError()))
-    status, data = await world.resolver.answer(rpc.RESOLVE_NAME, b"web", 0, 0, NETWORK)
+    status, data = await world.resolver.answer(rpc.RESOLVE_NAME, b"web", 0, 0, NETWORK, None)
     assert (status, rpc.unpack_resolved(data)) == (Status.FOUND, (30, [ipaddress.ip_address("10.1.0.7")], b"web.lab.example"))
     question = rpc.pack_question_address(ipaddress.ip_address("10.1.0.7"))
-    status, data = await world.resolver.answer(rpc.RESOLVE_ADDRESS, question, 0, 0, NETWORK)
+    status, data = await world.resolver.answer(rpc.RESOLVE_ADDRESS, question, 0, 0, NETWORK, None)
     assert (status, rpc.unpack_resolved(data)) == (Status.FOUND, (30, [], b"web.lab.example"))
     wire = dns.message.make_query("web.lab.example", "A").to_wire()
-    status, data = await world.resolver.answer(rpc.RESOLVE_MESSAGE, wire, 0, 0, NETWORK)
+    status, data = await world.resolver.answer(rpc.RESOLVE_MESSAGE, wire, 0, 0, NETWORK, None)
     assert len(dns.message.from_wire(data).answer) == 1
 
 
 @pytest.mark.parametrize(("kind", "data"), [(0, b"x"), (4, b"x"), (2, b"x"), (2, bytes(28)), (-1, b"")])
 async def test_rpc_questions_that_make_no_sense(kind: int, data: bytes) -> None:
     with pytest.raises(ValueError):
-        await World(answering()).resolver.answer(kind, data, 0, 0, 0)
+        await World(answering()).resolver.answer(kind, data, 0, 0, 0, None)
 
 
 def test_answers_fit_into_a_message() -> None:
@@ -224,14 +224,42 @@ def test_answers_fit_into_a_message() -> None:
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 3), st.binary(min_size=1, max_size=100), st.integers(0, 3))
+@given(st.integers(1, 3), st.binary(min_size=1, max_size=100), st.integers(0, 7))
 def test_any_rpc_question_is_answered_or_refused(kind: int, data: bytes, flags: int) -> None:
     async def once() -> None:
         try:
-            status, reply = await World(answering(rcode=dns.rcode.NXDOMAIN)).resolver.answer(kind, data, 0, flags, 0)
+            status, reply = await World(answering(rcode=dns.rcode.NXDOMAIN)).resolver.answer(kind, data, 0, flags, 0, rpc.DATA_MAX)
         except ValueError:
             return
         assert status in Status
         assert len(reply) <= rpc.DATA_MAX
 
     trio.run(once)
+
+
+async def test_a_search_asks_the_networks_domains_first() -> None:
+    world = World(failing(AssertionError()), servers=False)
+
+    async def searched(text: str, kind: str = "A") -> tuple[Status, dns.message.Message]:
+        wire = dns.message.make_query(text, kind).to_wire()
+        status, data = await world.resolver.answer(rpc.RESOLVE_MESSAGE, wire, 0, rpc.RESOLVE_SEARCH, 0, None)
+        return Status(status), dns.message.from_wire(data)
+
+    status, response = await searched("web")
+    assert status is Status.FOUND
+    assert response.question[0].name.to_text() == "web.lab.example."
+    assert (await searched("web.lab.example"))[0] is Status.FOUND
+    status, response = await searched("nobody")
+    assert status is Status.REFUSED
+    assert response.question[0].name.to_text() == "nobody."
+
+
+async def test_an_answer_has_the_room_that_it_is_given() -> None:
+    world = World(answering(*(f"many.lab.example. 60 A 10.1.0.{number}" for number in range(1, 101))))
+    plain = dns.message.make_query("many.lab.example", "A").to_wire()
+    large = dns.message.make_query("many.lab.example", "A", use_edns=0, payload=4096).to_wire()
+    for query, room, cut in ((plain, None, True), (large, None, True), (plain, 65535, False), (plain, 600, True)):
+        _, wire = await world.resolver.respond(query, limit=room)
+        assert wire is not None
+        assert bool(dns.message.from_wire(wire).flags & dns.flags.TC) is cut
+        assert len(wire) <= (room or (UDP_PLAIN if query is plain else 1232))

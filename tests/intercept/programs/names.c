@@ -4,6 +4,7 @@
  *   names host NAME FAMILY                            gethostbyname2, gethostbyname2_r with a small and a large buffer
  *   names reverse ADDRESS                             gethostbyaddr, gethostbyaddr_r, getnameinfo
  *   names query NAME TYPE                             res_query: rcode and counts
+ *   names search NAME TYPE                            res_search: the same
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -125,9 +126,9 @@ static int reverse(char **words) {
     return 0;
 }
 
-static int query(char **words) {
+static int query(char **words, int ask(const char *, int, int, unsigned char *, int)) {
     unsigned char answer[4096];
-    int length = res_query(words[0], ns_c_in, atoi(words[1]), answer, sizeof answer);
+    int length = ask(words[0], ns_c_in, atoi(words[1]), answer, sizeof answer);
     if (length < 0)
         printf("h_errno %d\n", h_errno);
     else
@@ -139,6 +140,7 @@ int main(int count, char **words) {
     if (count > 2 && !strcmp(words[1], "addresses")) return addresses(count - 2, words + 2);
     if (count > 3 && !strcmp(words[1], "host")) return host(words + 2);
     if (count > 2 && !strcmp(words[1], "reverse")) return reverse(words + 2);
-    if (count > 3 && !strcmp(words[1], "query")) return query(words + 2);
+    if (count > 3 && !strcmp(words[1], "query")) return query(words + 2, res_query);
+    if (count > 3 && !strcmp(words[1], "search")) return query(words + 2, res_search);
     return 2;
 }
