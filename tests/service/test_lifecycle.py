@@ -54,7 +54,7 @@ def test_a_signal_stops_it_cleanly_and_nothing_is_left(world: World, number: int
 def test_peers_are_remembered_at_a_stop(world: World) -> None:
     with RunningService(world.root_home) as root:
         with RunningService(world.homes[0]) as member:
-            wait_until(lambda: member.client.get("/status")["online"], "the member to meet the root")
+            wait_until(lambda: member.client.get("/status")["online"], "the root")
         assert (world.homes[0] / "peers.d" / f"{root.address}.peer").stat().st_size > 71
 
 
