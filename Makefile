@@ -19,7 +19,7 @@ PYTHON := $(PREFIX)/bin/python
 
 BUILD_PACKAGES := build-essential python3-dev python3-venv libsodium-dev libssl-dev liblz4-dev dpkg-dev
 DEMO_PACKAGES := nginx-light curl redis-server redis-tools util-linux
-TEST_PACKAGES := apache2-utils musl-tools clang-format docker.io debootstrap iproute2 strace procps bind9-dnsutils netcat-openbsd ncat iperf3 socat busybox-static iputils-ping tcpdump nftables conntrack libpython3.11-testsuite
+TEST_PACKAGES := apache2-utils musl-tools clang-format docker.io debootstrap iproute2 strace procps bind9-dnsutils netcat-openbsd ncat iperf3 socat busybox-static iputils-ping tcpdump nftables conntrack libpython3.11-testsuite clang-14 libclang-rt-14-dev miniupnpd miniupnpd-nftables
 
 SOURCES := $(shell git ls-files netcon lwip intercept include setup.py pyproject.toml 2>/dev/null)
 
@@ -27,7 +27,7 @@ export NETCON_PLANET := private
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: build demo test unit lint format torture bench sanitize install-test-tools clean
+.PHONY: build demo fuzz test unit lint format torture bench sanitize install-test-tools clean
 .DEFAULT_GOAL := build
 
 # $(call packages,LIST): install what is missing of LIST, with sudo if need be.
@@ -106,6 +106,14 @@ sanitize: install-test-tools build/.native
 
 bench: install-test-tools build/.native
 	for bench in tests/bench/bench_*.py; do echo; NETCON_PREFIX=$(PREFIX) $(PYTHON) -m tests.bench.$$(basename $$bench .py); done
+
+# All fuzz targets, SECONDS each for Python and native ones in all (docs/fuzzing.md). Fails if something was found.
+SECONDS ?= 600
+fuzz: install-test-tools build/.native
+	good=0
+	$(PYTHON) -m tests.fuzz $(SECONDS) || good=1
+	$(PYTHON) -m tests.fuzz.native.run $(SECONDS) || good=1
+	exit $$good
 
 format: build
 	$(PREFIX)/bin/ruff check --fix .

@@ -212,7 +212,7 @@ class Doctor:
                 return
         if not status["online"]:
             self._add(Level.WARNING, "network", "the node is offline: no root answers", "see `netcon peers`; may UDP leave?")
-        chosen = [network for network in networks if self._network in (None, network["id"])]
+        chosen = [network for network in networks if self._network is None or network["id"] in self._network.split(",")]
         if not chosen:
             name = f"network {self._network}" if self._network else "any network"
             advice = f"netcon -D {self._home} join {self._network or 'NETWORK'}"

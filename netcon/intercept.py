@@ -70,8 +70,9 @@ def run_environment(
 ) -> dict[str, str]:
     """The environment for a program: `environment` (default: this process's) with the library and its variables.
 
-    `network`: id, as a number or hexadecimal; its well-known path is used unless `socket_path` names a service's socket. What is
-    not given is taken from `environment`. `policy`: of this run, compiled (netcon.policy.Policy.environment). Raises NoNetwork,
+    `network`: id, as a number or hexadecimal, or such ids with commas between; the well-known path of the (first) one is used
+    unless `socket_path` names a service's socket. What is not given is taken from `environment`. `policy`: of this run, compiled
+    (netcon.policy.Policy.environment). Raises NoNetwork,
     LibraryMissing.
     """
     made = dict(os.environ if environment is None else environment)
@@ -93,6 +94,8 @@ def run_environment(
 
 
 def _network_text(network: int | str) -> str:
+    if isinstance(network, str) and "," in network:
+        return ",".join(map(_network_text, network.split(",")))
     try:
         number = network if isinstance(network, int) else int(network, 16)
     except ValueError:

@@ -66,7 +66,8 @@ NO_PROTOCOLS = Protocol(0)
 _PROTOCOLS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "icmp": Protocol.ICMP}
 _TARGETS = {"network": Target.NETWORK, "host": Target.HOST, "virtual": Target.VIRTUAL, "refuse": Target.REFUSE}
 _WORD = re.compile(r"\S+")
-_PORTS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+#: Of longer numbers Python makes no int.
+_PORTS = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ def _address(event: Event) -> str:
 
 
 def _socket(event: Event) -> Iterator[str]:
-    family, kind, protocol = map(_int, event.arguments)
+    family, kind, protocol = map(_int, event.arguments[:3])
     flags = [name for bit, name in ((socket.SOCK_CLOEXEC, "SOCK_CLOEXEC"), (socket.SOCK_NONBLOCK, "SOCK_NONBLOCK")) if kind & bit]
     yield _name("AF_", family)
     yield "|".join([_name("SOCK_", kind & ~_SOCK_FLAGS), *flags])

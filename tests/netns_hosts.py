@@ -94,6 +94,7 @@ class Host:
                     type filter hook forward priority filter; policy drop;
                     ct state established,related accept
                     iifname != "{device}" accept
+                    ct status dnat accept
                 }}
                 # What the box itself took from outside would hold the port that an inside socket is about to be given.
                 chain in {{

@@ -311,12 +311,16 @@ class SimNode:
             self.node.set_local_endpoints(self.sockets.values(), self.fabric.now)
             self.perform()
 
-    def restart(self, endpoint: Endpoint | None = None) -> None:
-        """Start again with the stored networks, at the same endpoint or another."""
+    def restart(self, endpoint: Endpoint | None = None, *, peers: bool = False) -> None:
+        """Start again with the stored networks, at the same endpoint or another; and with the stored `peers`, or without."""
         planet = self.node.planet
         self.stop()
         self.endpoint = endpoint or self.endpoint
         self.start(planet)
+        for (kind, _), data in list(self.stored.items()):
+            if kind is StateKind.PEER and peers:
+                self.node.load_peer(data, self.fabric.now)
+        self.perform()
         for (kind, key), data in list(self.stored.items()):
             if kind is StateKind.NETWORK:
                 self.join(key, data)

@@ -186,3 +186,10 @@ def test_what_is_no_table_is_known_as_such(decide: Decide) -> None:
     bad_target = table[:8] + table[8:35] + b"\x09" + table[36:]
     for wrong in (table[:-1], table + bytes(32), b"\xff" + table[1:], b"", table[:1] + b"\x01" + table[2:], bad_target):
         assert decide(wrong, len(wrong), 1, 1, bytes(16), 0) == -1
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "\u0665\u0663", "1-" + "9" * 5000])
+def test_ports_that_are_no_numbers_of_ours_are_policy_errors(port: str) -> None:
+    """Found by fuzzing: a plain ValueError, which nobody who reads a policy expects."""
+    with pytest.raises(PolicyError):
+        Policy.parse(f"any tcp {port} host")

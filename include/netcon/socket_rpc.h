@@ -31,7 +31,9 @@ extern "C" {
  * ignored by who receives them. */
 
 enum netcon_rpc_operation {
-    /* No subject. Reply data: struct netcon_rpc_hello. Refused with EPROTO when the version is not ours. */
+    /* No subject. Reply data: struct netcon_rpc_hello. Refused with EPROTO when the version is not ours. data: nothing, or ids of
+     * networks, 8 bytes each: from now on these are what requests of this connection with `network` 0 mean, instead of the path's
+     * default. EINVAL: one of them is 0, or the service has no room for another list. */
     NETCON_RPC_HELLO = 1,
     /* Subject: the *service's* end S of a new pair whose end P the program holds, already named (kind P). `socket` is the
      * cookie of P. Usually posted. `family`, `type`, `protocol` of the header say what it is: SOCK_STREAM is a pair of type
@@ -94,7 +96,7 @@ struct netcon_rpc_request {
     uint16_t version;
     uint16_t operation;
     uint16_t flags;
-    uint64_t network; /* 0: the RPC path's default network, or whichever fits the destination */
+    uint64_t network; /* 0: the networks of HELLO, or the RPC path's default, or whichever fits the destination */
     uint64_t socket;  /* socket id: the SO_COOKIE of P; 0 for HELLO */
     uint16_t family;  /* of the socket, as in its name; so that no request needs a look-up to be checked */
     uint16_t type;    /* without SOCK_NONBLOCK, SOCK_CLOEXEC */

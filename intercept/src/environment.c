@@ -36,20 +36,41 @@ static void keep(const char *variable) {
     kept_variables[kept_count++] = copy;
 }
 
-/* Parses a network id of 1 to 16 hexadecimal digits. Returns 0, which is no network, for anything else. */
-static uint64_t parse_network(const char *text) {
+/* Parses a network id of 1 to 16 hexadecimal digits up to a comma or the end, where *text is left. Returns 0, which is no network,
+ * for anything else. */
+static uint64_t parse_id(const char **text) {
     uint64_t network = 0;
     int digits = 0;
-    for (; *text; text++, digits++) {
-        char lower = (char)(*text | 0x20);
-        if (*text >= '0' && *text <= '9')
-            network = network << 4 | (uint64_t)(*text - '0');
+    for (; **text && **text != ','; (*text)++, digits++) {
+        char lower = (char)(**text | 0x20);
+        if (**text >= '0' && **text <= '9')
+            network = network << 4 | (uint64_t)(**text - '0');
         else if (lower >= 'a' && lower <= 'f')
             network = network << 4 | (uint64_t)(lower - 'a' + 10);
         else
             return 0;
     }
     return digits <= 16 ? network : 0;
+}
+
+static uint64_t parse_network(const char *text) {
+    uint64_t network = parse_id(&text);
+    return *text ? 0 : network;
+}
+
+/* A list goes to settings.networks. Returns the first id; 0 if any is none, or there are too many. */
+static uint64_t parse_networks(const char *text) {
+    uint64_t first = 0;
+    unsigned count = 0;
+    for (;; text++) {
+        uint64_t network = parse_id(&text);
+        if (!network || count == NETWORKS_MAX) return 0;
+        if (!count) first = network;
+        settings.networks[count++] = network;
+        if (!*text) break;
+    }
+    settings.network_count = count > 1 ? count : 0;
+    return first;
 }
 
 static void set_path(struct service_path *path, const char *folder, const char *file, bool trusted) {
@@ -78,10 +99,10 @@ static void set_given_path(const char *given) {
         settings.fault = "NETCON_SOCK is relative and the working folder is gone";
 }
 
-static void set_well_known_paths(const char *runtime) {
+static void set_well_known_paths(const char *runtime, uint64_t network) {
     char file[] = "/.ztnc_0000000000000000";
     for (int digit = 0; digit < 16; digit++)
-        file[sizeof file - 2 - (size_t)digit] = "0123456789abcdef"[settings.network >> 4 * digit & 15];
+        file[sizeof file - 2 - (size_t)digit] = "0123456789abcdef"[network >> 4 * digit & 15];
     if (runtime && runtime[0] == '/') {
         set_path(&settings.paths[0], runtime, file, false);
         settings.fault = NULL; /* if that one is too long the other is not */
@@ -116,14 +137,16 @@ bool read_environment(char **environment) {
         return false;
     }
     settings.musl = !gnu_get_libc_version;
-    settings.network = parse_network(network);
-    if (*network && !settings.network)
-        settings.fault = "ZT_NC_NWID is not a network id (16 hexadecimal digits)";
+    uint64_t first = *network ? parse_networks(network) : 0;
+    settings.network = settings.network_count ? 0 : first;
+    if (*network && !first)
+        settings.fault = "ZT_NC_NWID is not a network id (16 hexadecimal digits), nor a list of up to 16 with commas between";
     else if (*given)
         set_given_path(given);
     else
-        set_well_known_paths(runtime);
+        set_well_known_paths(runtime, first);
     if (*preset) {
+        settings.network_count = 0;
         settings.network = parse_network(preset);
         if (!settings.network) settings.fault = "NETCON_NETWORK is not a network id (16 hexadecimal digits)";
     }

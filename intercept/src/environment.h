@@ -5,8 +5,9 @@
  * ends.
  *
  *   NETCON_SOCK       path of a service's RPC socket. Trusted as it is.
- *   ZT_NC_NWID        a network id, 16 hexadecimal digits. Without NETCON_SOCK its RPC socket is $XDG_RUNTIME_DIR/.ztnc_<id> or
- *                     /tmp/.ztnc_<id>, trusted only if its owner is our user or root.
+ *   ZT_NC_NWID        a network id, 16 hexadecimal digits, or up to 16 of them with commas between: networks of one service,
+ *                     among which the destination chooses. Without NETCON_SOCK its RPC socket is $XDG_RUNTIME_DIR/.ztnc_<id> or
+ *                     /tmp/.ztnc_<id> (of the first), trusted only if its owner is our user or root.
  *   NETCON_NETWORK    a network id: the network of new sockets, whatever the path's default is.
  *   NETCON_POLICY     the run's policy (netcon/policy.h). A malformed one is a fault: closed.
  *   NETCON_TRACE      absolute path of a tracer's socket (trace.h).
@@ -19,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define NETWORKS_MAX 16
 #define SOCKET_PATH_MAX 108 /* sun_path, with its NUL */
 
 enum activity { ACTIVITY_UNKNOWN, ACTIVITY_NONE, ACTIVITY_FULL };
@@ -30,7 +32,9 @@ struct service_path {
 
 struct settings {
     int activity;
-    uint64_t network;                 /* of new sockets; 0: the path's default */
+    uint64_t network;                 /* of new sockets; 0: the path's default, or those of the list */
+    uint64_t networks[NETWORKS_MAX];  /* a list, of which the service is told; the destination chooses among them */
+    unsigned network_count;           /* 0: there is no list */
     const char *fault;                /* why no service can be reached whatever happens, or NULL */
     struct service_path paths[2];     /* tried in this order */
     char trace_path[SOCKET_PATH_MAX]; /* empty: nobody traces */

@@ -157,7 +157,7 @@ static const char *reason(long error) {
     case ECONNREFUSED:
         return "the service has ended, sockets fail with ENETDOWN (start it again with 'netcon service')";
     case EACCES:
-        return "this user may not use the service, sockets fail with ENETDOWN ('netcon socket add' makes a socket for others)";
+        return "this user may not use the service, sockets fail with ENETDOWN (its owner may use it, and root)";
     case EPERM:
         return "belongs to another user and is not trusted, sockets fail with ENETDOWN (give the path by NETCON_SOCK if you "
                "trust it)";
@@ -186,7 +186,12 @@ static long dial(struct channel *channel, bool optional) {
     if (done == -EMFILE || done == -ENFILE) return done;
     if (done >= 0) {
         struct netcon_rpc_hello hello;
-        struct rpc_call call = {.operation = NETCON_RPC_HELLO, .descriptor = -1, .reply = &hello, .reply_room = sizeof hello};
+        struct rpc_call call = {.operation = NETCON_RPC_HELLO,
+                                .descriptor = -1,
+                                .data = settings.networks,
+                                .data_length = settings.network_count * (uint32_t)sizeof settings.networks[0],
+                                .reply = &hello,
+                                .reply_room = sizeof hello};
         bool sent;
         *channel = (struct channel){(int)done, 0};
         done = exchange(channel->descriptor, &call, &sent);

@@ -130,7 +130,8 @@ int DatagramSocket::bind(const netcon_address &wanted, uint64_t on_network, uint
         if (!stack) { // the broadcast address of a subnet is one to bind to, too
             ip_addr_t ip = to_lwip(asked);
             for (auto &[network_id, candidate] : owner.server.networks())
-                if ((on == 0 || on == network_id) && candidate->running() && candidate->core().is_broadcast(&ip)) stack = candidate;
+                if (owner.server.sets.covers(on, network_id) && candidate->running() && candidate->core().is_broadcast(&ip))
+                    stack = candidate;
             if (!stack || kind == Kind::ping)
                 return owner.server.uncarried(NETCON_POLICY_BIND, policy_protocol(), asked, EADDRNOTAVAIL);
         }
@@ -424,10 +425,10 @@ int DatagramSocket::choose_stack(Outgoing &out, std::shared_ptr<Stack> &stack) c
     if (group || out.to.is_broadcast()) {
         uint64_t preferred = v4 ? datagram.multicast_network : datagram.multicast_network6;
         if (group && out.network == 0 && preferred != 0) on = preferred;
-        if (!stack || (on != 0 && server.network_of(stack.get()) != on)) {
+        if (!stack || !server.sets.covers(on, server.network_of(stack.get()))) {
             stack = nullptr;
             for (auto &[id, candidate] : server.networks())
-                if ((on == 0 || on == id) && candidate->running() && candidate->source_for(to_lwip(out.to))) {
+                if (server.sets.covers(on, id) && candidate->running() && candidate->source_for(to_lwip(out.to))) {
                     stack = candidate;
                     break;
                 }
@@ -572,7 +573,7 @@ int DatagramSocket::peer_name(Reply &reply) const {
 
 int DatagramSocket::score(const Packet &packet) const {
     uint64_t on = options.device.empty() ? network : owner.server.network_named(options.device);
-    if (on != 0 && on != packet.network) return -1;
+    if (!owner.server.sets.covers(on, packet.network)) return -1;
     if (!options.device.empty() && (options.device == loopback_name) != packet.destination.is_loopback()) return -1;
     bool v4 = packet.destination.is_v4();
     if (v4 ? family == AF_INET6 && options.v6_only : family == AF_INET) return -1;

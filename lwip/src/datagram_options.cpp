@@ -53,7 +53,8 @@ int DatagramSocket::membership(bool join, const Address &group, uint64_t on_netw
     uint64_t on = on_network != 0 ? on_network : narrowed(0);
     std::shared_ptr<Stack> stack;
     for (auto &[id, candidate] : owner.server.networks())
-        if ((on == 0 || on == id) && !stack && candidate->running() && candidate->source_for(to_lwip(group))) stack = candidate;
+        if (owner.server.sets.covers(on, id) && !stack && candidate->running() && candidate->source_for(to_lwip(group)))
+            stack = candidate;
     if (!stack) return ENODEV;
     on = owner.server.network_of(stack.get());
     auto found = std::find_if(memberships_.begin(), memberships_.end(),

@@ -74,7 +74,8 @@ size_t parts_of(const pbuf *data, size_t skip, size_t length, iovec *parts) {
 
 } // namespace
 
-Datagrams::Datagrams(Server &server) : server(server), buffer(std::make_unique<uint8_t[]>(NETCON_RPC_SENDTO_MAX)) {}
+Datagrams::Datagrams(Server &server)
+    : server(server), udp_ports(server.sets), ping_ports(server.sets), buffer(std::make_unique<uint8_t[]>(NETCON_RPC_SENDTO_MAX)) {}
 
 Datagrams::~Datagrams() { close(); }
 

@@ -49,14 +49,15 @@ int Server::uncarried(int direction, int protocol, const Address &to, int error)
 }
 
 uint64_t Server::loopback_network(uint64_t network) const {
-    if (network != 0) return network;
+    if (network != 0 && !sets.is_set(network)) return network;
     uint32_t first = UINT32_MAX;
+    uint64_t found = 0;
     for (auto &[id, stack] : networks_)
-        if (uint32_t index = interface_of(id); stack->running() && index < first) {
+        if (uint32_t index = interface_of(id); sets.covers(network, id) && stack->running() && index < first) {
             first = index;
-            network = id;
+            found = id;
         }
-    return network;
+    return found;
 }
 
 bool Server::loopback_is_virtual() const {

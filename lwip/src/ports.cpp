@@ -13,16 +13,14 @@ bool addresses_overlap(const Binding &a, const Binding &b) {
     return six.local.is_any() && !six.v6_only; // a dual-stack wildcard meets every IPv4 address
 }
 
+} // namespace
+
 /* May `wanted` not have what `holder` has? Linux's inet_bind_conflict. */
-bool conflict(const Binding &wanted, const Binding &holder) {
-    if (&wanted == &holder || (wanted.network != 0 && holder.network != 0 && wanted.network != holder.network) ||
-        !addresses_overlap(wanted, holder))
-        return false;
+bool PortTable::conflict(const Binding &wanted, const Binding &holder) const {
+    if (&wanted == &holder || !sets_.meet(wanted.network, holder.network) || !addresses_overlap(wanted, holder)) return false;
     if (wanted.reuse_address && holder.reuse_address && !holder.listening) return false;
     return !(wanted.reuse_port && holder.reuse_port && wanted.uid == holder.uid);
 }
-
-} // namespace
 
 void Binding::release() {
     if (table_ == nullptr) return;
@@ -96,7 +94,7 @@ int PortTable::claim_for_connect(Binding &binding) {
 bool PortTable::is_connected(const Binding &binding, uint64_t network, const Address &local, const Address &remote) const {
     auto found = ports_.find(binding.local.port);
     for (const Binding *holder = found == ports_.end() ? nullptr : found->second; holder != nullptr; holder = holder->next_)
-        if (holder != &binding && holder->remote == remote && (holder->network == 0 || holder->network == network) &&
+        if (holder != &binding && holder->remote == remote && sets_.covers(holder->network, network) &&
             (holder->local.is_any() || holder->local.same_ip(local)))
             return true;
     return false;

@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "address.hpp"
+#include "network_sets.hpp"
 
 namespace netcon::server {
 
@@ -19,7 +20,7 @@ class PortTable;
 struct Binding {
     Address local;
     Address remote;       // of a connection
-    uint64_t network = 0; // 0: every network
+    uint64_t network = 0; // or a set; 0: every network
     uid_t uid = 0;
     bool v6_only = false;
     bool reuse_address = false;
@@ -42,6 +43,7 @@ struct Binding {
 
 class PortTable {
   public:
+    explicit PortTable(const NetworkSets &sets) : sets_(sets) {}
     /* Claim `binding.local`; a port of 0 gets an unused one. 0, or EADDRINUSE. */
     int claim(Binding &binding);
     /* Claim a port for a connection from binding.local to binding.remote. 0, or EADDRNOTAVAIL when none is left. */
@@ -61,6 +63,8 @@ class PortTable {
     uint16_t next_port();
     static constexpr uint16_t first = 32768, last = 60999; // as Linux's ip_local_port_range
     static constexpr unsigned range = last - first + 1;
+    bool conflict(const Binding &wanted, const Binding &holder) const;
+    const NetworkSets &sets_;
     std::unordered_map<uint16_t, Binding *> ports_;
     unsigned cursor_ = std::random_device{}() % range;
 };

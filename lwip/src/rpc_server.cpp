@@ -157,6 +157,7 @@ void RpcServer::accept(Path &path) {
         auto client = std::make_unique<Client>();
         client->server = this;
         client->path = &path;
+        client->network = path.network;
         client->peer = {credentials.pid, credentials.uid};
         if (!within_budget(client->peer)) {
             counters_.refused++;
@@ -268,8 +269,9 @@ bool RpcServer::dispatch(Client &client, size_t length, bool truncated, std::vec
         reply.error = truncated ? ENFILE : EINVAL;
     } else {
         Request request{header,
-                        header->network != 0 ? header->network : client.path->network,
+                        header->network != 0 ? header->network : client.network,
                         client.path->network,
+                        &client.network,
                         caller,
                         Descriptor(),
                         std::move(reply_end)};

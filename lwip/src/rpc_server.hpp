@@ -36,8 +36,9 @@ struct Caller {
 /* A request whose form is right. `subject` is unverified: if nobody takes it, it goes to the Closer. */
 struct Request {
     const netcon_rpc_request *header;
-    uint64_t network; // the header's, or the path's default
+    uint64_t network; // the header's, or the connection's
     uint64_t path_network;
+    uint64_t *client_network; // what requests without one of their own get on this connection; HELLO may set it
     Caller caller;
     Descriptor subject;
     Descriptor reply_end; // none if the request is posted; who takes it answers later (RpcServer::answer)
@@ -96,6 +97,7 @@ class RpcServer {
     struct Client {
         RpcServer *server;
         Path *path;
+        uint64_t network; // the path's default, or what HELLO named
         Descriptor fd;
         Caller peer;
     };

@@ -87,7 +87,7 @@ std::shared_ptr<Stack> Server::stack_with(uint64_t network, const Address &local
         return stack && stack->running() ? stack : nullptr;
     }
     for (auto &[id, stack] : networks_)
-        if ((network == 0 || network == id) && stack->running() && stack->is_local(ip)) return stack;
+        if (sets.covers(network, id) && stack->running() && stack->is_local(ip)) return stack;
     return nullptr;
 }
 
@@ -100,7 +100,7 @@ std::shared_ptr<Stack> Server::stack_towards(uint64_t network, const Address &re
         return own;
     }
     for (auto &[id, stack] : networks_) {
-        if ((network != 0 && network != id) || !stack->running()) continue;
+        if (!sets.covers(network, id) || !stack->running()) continue;
         if (remote.is_any()) { // this host: any address of the family will do
             for (const lwip_core_address &own : stack->addresses())
                 if (IP_IS_V6(&own.ip) == !remote.is_v4() && !(IP_IS_V6(&own.ip) && ip6_addr_islinklocal(ip_2_ip6(&own.ip)))) {
@@ -345,6 +345,14 @@ void Server::on_sweep(void *context) {
 void Server::handle(Request &request, Reply &reply) {
     const netcon_rpc_request &header = *request.header;
     if (header.operation == NETCON_RPC_HELLO) {
+        if (header.data_length != 0) { // the networks of this connection
+            uint64_t on = header.data_length % sizeof on == 0 ? sets.number_of(header.data, header.data_length / sizeof on) : 0;
+            if (on == 0) {
+                reply.error = EINVAL;
+                return;
+            }
+            *request.client_network = on;
+        }
         netcon_rpc_hello hello{service_, epoch_, request.path_network};
         std::memcpy(reply.data, &hello, sizeof hello);
         reply.length = sizeof hello;
@@ -355,6 +363,7 @@ void Server::handle(Request &request, Reply &reply) {
         return;
     }
     if (header.operation == NETCON_RPC_RESOLVE) {
+        if (sets.is_set(request.network)) request.network = 0; // names are of all networks
         reply.error = questions_.ask(request);
         return;
     }

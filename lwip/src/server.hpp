@@ -20,6 +20,7 @@
 #include "descriptor.hpp"
 #include "listener.hpp"
 #include "netcon/policy.h"
+#include "network_sets.hpp"
 #include "ports.hpp"
 #include "questions.hpp"
 #include "rpc_server.hpp"
@@ -124,7 +125,8 @@ class Server final : public RequestHandler {
     const netcon_reactor_api *reactor;
     Closer closer;
     ChunkPool chunks;
-    PortTable ports;
+    NetworkSets sets; // before the tables that ask it
+    PortTable ports{sets};
     Counters count;
     std::vector<std::unique_ptr<ListenPoint>> points;
     Datagrams datagrams;

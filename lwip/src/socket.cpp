@@ -210,7 +210,7 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
     int error = 0;
     for (auto &[id, stack] : server.networks())
         // One that has failed is met when the next takes its place.
-        if ((network == 0 || network == id) && stack->running() && error == 0) error = listener->add(stack);
+        if (server.sets.covers(network, id) && stack->running() && error == 0) error = listener->add(stack);
     if (error == 0) error = name_pair('L', binding.local, 0);
     // Now P's peer must be the S that we know: otherwise somebody has registered a pair under the cookie of another one.
     if (error == 0)
@@ -231,7 +231,7 @@ int Socket::listen(int backlog, uint64_t on_network, Descriptor &program_end, Re
 }
 
 void Socket::join(uint64_t joined, const std::shared_ptr<Stack> &stack) {
-    if (state == State::listening && (network == 0 || network == joined) && !listener->listens_on(stack.get()))
+    if (state == State::listening && server.sets.covers(network, joined) && !listener->listens_on(stack.get()))
         listener->add(stack);
 }
 

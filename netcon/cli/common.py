@@ -72,7 +72,17 @@ class HexadecimalId(click.ParamType):  # type: ignore[type-arg]
         return str(value).lower()
 
 
+class NetworkList(click.ParamType):  # type: ignore[type-arg]
+    """One network id, or several with commas between, as ZT_NC_NWID has them; given on in lower case."""
+
+    name = "network[,…]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return ",".join(dict.fromkeys(NETWORK.convert(part, param, ctx) for part in value.split(",")))
+
+
 NETWORK = HexadecimalId("network", "a network id", 16)
+NETWORKS = NetworkList()
 ADDRESS = HexadecimalId("address", "a node address", 10)
 MOON = HexadecimalId("moon", "a moon's id", 10, 16)
 

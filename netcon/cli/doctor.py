@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from netcon.cli.common import NETWORK, Failure, home, home_option, print_json
+from netcon.cli.common import NETWORKS, Failure, home, home_option, print_json
 from netcon.cli.run import find_socket
 
 
@@ -14,7 +14,7 @@ from netcon.cli.run import find_socket
     short_help="Say whether and how a program will work.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.option("--network", type=NETWORK, envvar="ZT_NC_NWID", help="The network that it would be on.")
+@click.option("--network", type=NETWORKS, envvar="ZT_NC_NWID", help="The network that it would be on, or several.")
 @click.option(
     "--socket", "socket_path", type=click.Path(path_type=Path), envvar="NETCON_SOCK", help="RPC socket of the service to use."
 )

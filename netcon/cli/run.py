@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from netcon.cli.common import NETWORK, Failure, home, home_option
+from netcon.cli.common import NETWORKS, Failure, home, home_option
 from netcon.intercept import InterceptError, NotInterceptable, ProgramNotFound, check_program, find_program, run_environment
 from netcon.service.paths import rpc_socket, well_known_sockets
 from netcon.service.socket_rpc import hello
@@ -30,7 +30,10 @@ class NotFound(Failure):
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.option(
-    "--network", type=NETWORK, envvar="ZT_NC_NWID", help="Network that its sockets are on. Default: whichever fits the destination."
+    "--network",
+    type=NETWORKS,
+    envvar="ZT_NC_NWID",
+    help="Network that its sockets are on; or several, and the destination chooses. Default: all that the service has joined.",
 )
 @click.option(
     "--socket", "socket_path", type=click.Path(path_type=Path), envvar="NETCON_SOCK", help="RPC socket of the service to use."
@@ -86,8 +89,10 @@ def read_policy(given: str) -> str:
 
 
 def find_socket(network: str | None) -> Path:
-    """The RPC socket of the home folder's service; or, for a named network, of whichever service of ours has joined it."""
+    """The RPC socket of the home folder's service; or, for a named network (the first of a list), of whichever service of ours has
+    joined it."""
     folder: Path = home()
+    network = network.split(",")[0] if network else None
     number = int(network, 16) if network else None
     wanted = rpc_socket(folder, number)
     problem = ""

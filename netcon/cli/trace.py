@@ -18,7 +18,7 @@ from typing import TextIO, cast
 
 import click
 
-from netcon.cli.common import NETWORK, Failure, home, home_option
+from netcon.cli.common import NETWORKS, Failure, home, home_option
 from netcon.cli.run import CannotRun, NotFound, find_socket
 from netcon.core.errors import NetconError
 from netcon.intercept import InterceptError, NotInterceptable, ProgramNotFound, check_program, find_program, run_environment
@@ -34,7 +34,10 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.option(
-    "--network", type=NETWORK, envvar="ZT_NC_NWID", help="Network that its sockets are on. Default: whichever fits the destination."
+    "--network",
+    type=NETWORKS,
+    envvar="ZT_NC_NWID",
+    help="Network that its sockets are on; or several, and the destination chooses. Default: all that the service has joined.",
 )
 @click.option(
     "--socket", "socket_path", type=click.Path(path_type=Path), envvar="NETCON_SOCK", help="RPC socket of the service to use."

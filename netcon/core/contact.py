@@ -277,15 +277,18 @@ class Contact:
         peer.drop_expired(now)
         heard = max((entry.last_receive for entry in peer.entries), default=NEVER)
         stirred = now - self._stirred_since < STIR_MS
-        urgent = stirred or now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
+        forgot = bool(peer.entries) and all(
+            entry.unanswered(now) for entry in peer.entries
+        )  # it was killed, and wants our identity
+        urgent = stirred or forgot or now - heard >= ROOT_SILENT_MS or now - self._restless_since < RESTLESS_MS
         if urgent or now - peer.last_full_hello >= FULL_HELLO_MS:
             if not peer.entries or now - peer.last_full_hello >= (EAGER_PING_MS if stirred else PING_MS):
                 self._hello_root(peer, now)
         elif now - peer.last_contact >= ROOT_PROBE_MS:
-            path = peer.best_path(now)
-            if path is not None:
+            entry = peer.best_entry(now)
+            if entry is not None and entry.ask(now):
                 peer.last_contact = now
-                self.probe(peer, path, now)
+                self.probe(peer, entry.path, now)
 
     def _hello_root(self, peer: Peer, now: int) -> None:
         """HELLO on each path, and to one endpoint of each family without one (vl1 §5.3)."""

@@ -67,10 +67,11 @@ class Acquaintance:
         actions: list[Action],
         counters: Counter[str],
     ) -> None:
-        #: Set by the node: processing of counted packets, of new peers, and of a new planet or moon.
+        #: Set by the node: processing of counted packets, of new peers, of a new planet or moon, and of who said HELLO.
         self.received: Callable[[Inbound, int], None] = lambda inbound, now: None
         self.peer_added: Callable[[Peer, int], None] = lambda peer, now: None
         self.world_changed: Callable[[World, bool, int], None] = lambda world, wanted, now: None
+        self.hello_heard: Callable[[Peer, int], None] = lambda peer, now: None
         self._identity = identity
         self._topology = topology
         self._awareness = awareness
@@ -191,6 +192,7 @@ class Acquaintance:
         self._learn_version(peer, hello.protocol, (hello.major, hello.minor, hello.revision))
         if inbound.hops == 0 and hello.destination is not None:
             self._reported(inbound, hello.destination, now)
+        self.hello_heard(peer, now)
         return True
 
     def _answer(self, hello: Hello, inbound: Inbound) -> bytes:

@@ -25,6 +25,7 @@ from netcon.core.messages import (
 from netcon.core.network import Network
 from netcon.core.packet import Verb
 from netcon.core.path import NEVER
+from netcon.core.peer import Peer
 from netcon.core.sender import Sender
 from netcon.core.topology import Topology
 
@@ -41,6 +42,8 @@ REGATHER_MS = (150, 450, 1_000)
 #: Frames queued per group, destinations of one GATHER (vl2 §5.6).
 MAX_QUEUED = 32
 MAX_GATHER_DESTINATIONS = 16
+#: Between two lists to one that says HELLO, which may mean that it started again and forgot us, ms.
+RESTARTED_LIKE_MS = 2_000
 #: Records of 18 bytes in one LIKE.
 LIKES_PER_PACKET = 400
 #: Groups whose GATHER is to be repeated, groups with queued frames, groups of which we remember when they were gathered.
@@ -168,6 +171,15 @@ class Multicast:
             if now - last >= (FIRST_LIKE_MS if count == 1 else LIKE_MS):
                 self._announced[key] = (now, count + 1)
                 self._send_likes(network.id, network.own_groups(), address, now)
+
+    def announce_to_restarted(self, peer: Peer, now: int) -> None:
+        """A node that gets our list says HELLO. In use it does so once a minute; and also when it has just started, with an empty
+        list, on which others would not find us until the next minute. The reference lets them wait."""
+        for network in self._networks.values():
+            last, count = self._announced.get((network.id, peer.address), (NEVER, 0))
+            if network.config is not None and count and now - last < LIKE_MS:
+                self._announced[(network.id, peer.address)] = (last + RESTARTED_LIKE_MS - LIKE_MS, max(count, 2))
+                self.announce(network, now)  # at once, or else with the next ping check
 
     def announce_to_member(self, network: Network, address: int, now: int) -> None:
         """The full list to a permitted member, at most every 60 s."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from netcon.core.address import BROADCAST, MulticastGroup, address_from_mac, controller_of, mac_for
+from netcon.core.address import BROADCAST, Endpoint, MulticastGroup, address_from_mac, controller_of, mac_for
 from netcon.core.adhoc import is_adhoc
 from netcon.core.errors import DecodeError
 from netcon.core.identity import Identity
@@ -92,6 +92,8 @@ class Network:
         self.own = NO_CREDENTIALS
         self.own_prefixes: tuple[bytes, ...] = ()
         self.port_failed = False
+        #: Addresses that were added by hand, with their prefix lengths.
+        self.added_addresses: tuple[Endpoint, ...] = ()
         #: The node that wants traces, and from which level on; level -1: nobody (vl2 §6.8).
         self.trace_target = 0
         self.trace_level = -1

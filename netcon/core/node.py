@@ -141,6 +141,7 @@ class Node:
             self.counters,
         )
         self._multicast.authorised = self._controller_host.authorised
+        self._acquaintance.hello_heard = self._multicast.announce_to_restarted
         self._frames = Frames(
             self._networks,
             self._sender,
@@ -358,9 +359,12 @@ class Node:
             self._contact.hello(peer, path, now)
 
     def _learn_path(self, peer: Peer, path: Path, now: int) -> None:
-        if peer.best_path(now) is None:  # one more of several is no news
-            self._actions.append(NodeEvent("path_learned", peer.address))
+        first = peer.best_path(now) is None
         peer.learn(path, now)
+        if first:  # one more of several is no news
+            self._actions.append(NodeEvent("path_learned", peer.address))
+            # Not at shutdown alone, as in the reference: a root that was killed greets whom it knew, and they announce themselves.
+            self._actions.append(StoreState(StateKind.PEER, peer.address, peer.to_cache()))
         self._contact.doubt(peer, now)
         if peer.address in self._topology.root_endpoints:
             self._sender.flush_all(now)
@@ -557,6 +561,15 @@ class Node:
         if joined is not None:
             joined.port_failed = failed
 
+    def set_added_addresses(self, network: int, addresses: Iterable[Endpoint]) -> None:
+        """Addresses that the host gave the port of `network` beside those of its configuration, with their prefix lengths: what
+        lies in their blocks is no path to anybody either (vl1 §5.4)."""
+        joined = self._networks.get(network)
+        added = tuple(addresses)
+        if joined is not None and added != joined.added_addresses:
+            joined.added_addresses = added
+            self._update_virtual_prefixes()
+
     def set_multicast_groups(self, network: int, groups: Iterable[MulticastGroup], now: int) -> None:
         """All groups that the port of `network` listens to; the broadcast group need not be among them."""
         joined = self._networks.get(network)
@@ -578,6 +591,10 @@ class Node:
         self._contact.local_endpoints = local
         if changed and now is not None:
             self._contact.moved(now)
+
+    def surface_endpoints(self, now: int) -> list[Endpoint]:
+        """Our external addresses, as peers report them (vl1 §5.10)."""
+        return self._awareness.endpoints(now)
 
     def set_physical(self, networks: Iterable[PhysicalNetwork], peers: Mapping[int, PeerHints], now: int) -> None:
         """What the user says about physical networks and about where peers are; replaces what was said before."""
@@ -626,9 +643,12 @@ class Node:
                 self._retry(key, now)
 
     def _update_virtual_prefixes(self) -> None:
-        self._policy.set_virtual_prefixes(
-            [(ip, bits) for network in self._networks.values() if network.config for ip, bits in network.config.addresses]
-        )
+        prefixes: list[tuple[bytes, int]] = []
+        for network in self._networks.values():
+            prefixes += network.added_addresses
+            if network.config is not None:
+                prefixes += network.config.addresses
+        self._policy.set_virtual_prefixes(prefixes)
 
     # -- worlds --
 

@@ -167,10 +167,18 @@ JsonObject = Mapping[str, Any]
 _INTEGER_RANGE_NAME = "INTEGER_RANGE"  # named without MATCH_ in JSON
 
 
+def _shown(value: Any) -> str:
+    """For a message: of a number of more than 4,300 digits Python makes no text."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "one with thousands of digits"
+
+
 def _number(source: JsonObject, key: str, limit: int, default: int | None = None) -> int:
     value = source.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= limit:
-        raise DecodeError(f"{source.get('type')}: {key} must be a number from 0 to {limit}, not {value!r}")
+        raise DecodeError(f"{source.get('type')}: {key} must be a number from 0 to {limit}, not {_shown(value)}")
     return value
 
 
@@ -182,7 +190,7 @@ def _hex_or_number(source: JsonObject, key: str) -> int:
         except ValueError:
             raise DecodeError(f"{source.get('type')}: {key} must be hexadecimal digits, not {value!r}") from None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
-        raise DecodeError(f"{source.get('type')}: {key} must be a 64-bit number, not {value!r}")
+        raise DecodeError(f"{source.get('type')}: {key} must be a 64-bit number, not {_shown(value)}")
     return value
 
 
@@ -198,7 +206,7 @@ def _forward_from(source: JsonObject) -> bytes:
     if length == -1:
         length = 0xFFFF
     elif isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= 0xFFFF:
-        raise DecodeError(f"{source.get('type')}: length must be a number from -1 to 65535, not {length!r}")
+        raise DecodeError(f"{source.get('type')}: length must be a number from -1 to 65535, not {_shown(length)}")
     return _FORWARD.pack(parse_address(_string(source, "address")), _number(source, "flags", 0xFFFFFFFF, 0), length)
 
 
@@ -338,10 +346,11 @@ _BY_NAME = {_json_name(kind): kind for kind in RuleType} | {"MATCH_INTEGER_RANGE
 def rule_from_json(source: Any) -> Rule:
     """DecodeError with the reason if the object is no rule."""
     if not isinstance(source, Mapping):
-        raise DecodeError(f"a rule is an object, not {source!r}")
-    kind = _BY_NAME.get(str(source.get("type")))
+        raise DecodeError(f"a rule is an object, not {_shown(source)}")
+    name = source.get("type")
+    kind = _BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise DecodeError(f"unknown type of rule: {source.get('type')!r}")
+        raise DecodeError(f"unknown type of rule: {_shown(name)}")
     data = _JSON[kind][0](source)
     if kind <= LAST_ACTION:
         return Rule(kind, data)

@@ -74,6 +74,7 @@ cdef extern from "engine_rings.hpp" namespace "netcon" nogil:
     cdef cppclass Counters:
         atomic_u64 datagrams_in, datagrams_out, frames_up, frames_down, ring_full
         atomic_u64 send_errors, receive_errors, oversize, bad_frames, frames_detached, frames_without_port
+        atomic_u64 send_stuck
     cdef cppclass RingPort:
         Ring down
     cdef cppclass EngineRings:

@@ -257,6 +257,7 @@ cdef class Reactor:
             "frames_down": counters.frames_down.load(),
             "ring_full": counters.ring_full.load(),
             "send_errors": counters.send_errors.load(),
+            "send_stuck": counters.send_stuck.load(),
             "receive_errors": counters.receive_errors.load(),
             "oversize": counters.oversize.load(),
             "bad_frames": counters.bad_frames.load(),

@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from netcon.core.address import parse_address, parse_network
+from netcon.core.address import format_endpoint, parse_address, parse_network
 from netcon.core.errors import NetconError
 from netcon.core.netconf import check_token
 from netcon.policy import PolicyError
@@ -142,10 +142,10 @@ class NodeEndpoints:
             "forceTcpRelay": settings.forceTcpRelay,
             "primaryPort": service.wire.primary_port,
             "secondaryPort": service.wire.secondary_port,
-            "tertiaryPort": settings.tertiaryPort,
+            "tertiaryPort": service.wire.tertiary_port,
             "listeningOn": service.wire.listening_on(),
-            "surfaceAddresses": [],
-            "portMappingEnabled": settings.portMappingEnabled,
+            "surfaceAddresses": [format_endpoint(endpoint) for endpoint in node.surface_endpoints(service.clock())],
+            "portMappingEnabled": service.conf.maps_ports,
             "softwareUpdate": settings.softwareUpdate,
             "softwareUpdateChannel": settings.softwareUpdateChannel,
             "homeDir": str(service.home.path),

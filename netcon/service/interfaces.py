@@ -1,5 +1,5 @@
-"""The addresses of this machine's interfaces, from the kernel (rtnetlink(7)), word of their changes, and which of them VL1 may use
-(vl1 §5.13)."""
+"""The addresses of this machine's interfaces, from the kernel (rtnetlink(7)), word of their changes, which of them VL1 may use
+(vl1 §5.13), and the gateways behind them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from netcon.core.address import usable_for_paths
@@ -22,11 +23,14 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _RTM_GETADDR, _RTM_NEWADDR = 22, 20
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-#: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR.
-_CHANGES = 0x1 | 0x10 | 0x100
+#: RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR.
+_CHANGES = 0x1 | 0x10 | 0x40 | 0x100
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-#: Not usable (yet, or for long): tentative, failed duplicate detection, deprecated, temporary (privacy) addresses.
-_IFA_F_AVOID = 0x40 | 0x08 | 0x20 | 0x01
+#: Not usable (yet, or for long): tentative, failed duplicate detection, deprecated. Temporary (privacy) addresses are used as long
+#: as the kernel would.
+_IFA_F_AVOID = 0x40 | 0x08 | 0x20
+_ROUTES = Path("/proc/net/route")
+_RTF_UP_GATEWAY = 0x1 | 0x2
 
 
 class InterfaceAddress(NamedTuple):
@@ -57,9 +61,26 @@ def interface_addresses() -> list[InterfaceAddress]:
                 offset += (length + 3) & ~3
 
 
+def default_gateways() -> dict[str, bytes]:
+    """Interface -> the IPv4 gateway of its default route (route(8), /proc/net/route), the preferred one if it has several."""
+    try:
+        lines = _ROUTES.read_text().splitlines()[1:]
+    except OSError:
+        return {}
+    found: dict[str, tuple[int, bytes]] = {}
+    for line in lines:
+        fields = line.split()
+        interface, destination, gateway, flags, metric, mask = *fields[:4], fields[6], fields[7]
+        if int(destination, 16) or int(mask, 16) or int(flags, 16) & _RTF_UP_GATEWAY != _RTF_UP_GATEWAY:
+            continue
+        route = int(metric), struct.pack("=I", int(gateway, 16))
+        found[interface] = min(route, found.get(interface, route))
+    return {interface: gateway for interface, (_, gateway) in found.items()}
+
+
 def address_changes() -> socket.socket:
-    """A socket that is readable when an interface or an address came, went or changed; what it says is of no further use, for it
-    may be lost. OSError where the kernel does not tell."""
+    """A socket that is readable when an interface, an address or an IPv4 route came, went or changed; what it says is of no further
+    use, for it may be lost. OSError where the kernel does not tell."""
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
     try:
         netlink.bind((0, _CHANGES))

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -54,8 +54,10 @@ from netcon.service.interfaces import address_changes, discard_changes
 from netcon.service.names import Names
 from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
+from netcon.service.port_mapping import PortMapping
 from netcon.service.ports import Port, make_port
 from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
+from netcon.service.storage import Storage
 from netcon.service.tap_port import TapPort
 from netcon.service.wire import Wire, open_control_port
 
@@ -130,9 +132,8 @@ class Service:
         self._background_from = 0
         self._next_report = 0.0
         self._changing = trio.Lock()  # of the networks and settings files, one change at a time
-        self._committed: dict[int, trio.Event] = {}
         self._identities_in, self._identities_out = trio.open_memory_channel[Identity](math.inf)
-        self._storage_in, self._storage_out = trio.open_memory_channel[StoreState | PersistRecords | trio.Event](math.inf)
+        self._storage = Storage(home)
 
     @property
     def rpc_path(self) -> Path:
@@ -178,6 +179,7 @@ class Service:
         try:
             self.wire = Wire(self.reactor, control.getsockname()[1], self.conf)
             self.wire.refresh(self.conf)
+            self.mapping = PortMapping(self.wire.tertiary_port, self._announce_endpoints)
             self.server = lwip.SocketServer(self.reactor.capsule(), service=home.service_id(), epoch=secrets.randbits(63) | 1)
             self.server.set_policy(self.conf.policy().compiled())
             try:
@@ -211,10 +213,11 @@ class Service:
             async with trio.open_nursery() as work:
                 work.start_soon(self._engine)
                 work.start_soon(self._validate_identities)
-                work.start_soon(self._keep_state)
+                work.start_soon(self._storage.run, self.store, self._records_committed)
                 work.start_soon(self._housekeeping)
                 work.start_soon(self.names.run)
                 work.start_soon(self._watch_addresses)
+                work.start_soon(self._map_port)
                 ready()
                 await self._stop.wait()
                 work.cancel_scope.cancel()
@@ -227,28 +230,16 @@ class Service:
         if hasattr(self, "node"):
             while self.ports:
                 self._close(self.ports.popitem()[1])
-            for action in self._left_to_store():
-                self._write_state(action)
+            for action in self._storage.left(self.node.take_actions()):
+                self._storage.write(action)
             for address, data in self.node.peer_states():
-                self._write_state(StoreState(StateKind.PEER, address, data))
+                self._storage.write(StoreState(StateKind.PEER, address, data))
         if hasattr(self, "server"):
             self.server.close()
         self.reactor.stop()
         self.store.close()
         self.home.withdraw()
         api_socket(self.home.path).unlink(missing_ok=True)
-
-    def _left_to_store(self) -> Iterator[StoreState]:
-        for action in self.node.take_actions():
-            if isinstance(action, StoreState):
-                self._storage_in.send_nowait(action)
-        while True:
-            try:
-                item = self._storage_out.receive_nowait()
-            except trio.WouldBlock:
-                return
-            if isinstance(item, StoreState):  # records not committed were not answered either: the members ask again
-                yield item
 
     @staticmethod
     def _raise_descriptor_limit() -> None:
@@ -375,11 +366,10 @@ class Service:
             case ValidateIdentity(identity):
                 self._identities_in.send_nowait(identity)
             case StoreState():
-                self._storage_in.send_nowait(action)
-            case PersistRecords(ticket):
+                self._storage.put(action)
+            case PersistRecords():
                 self.names.changed()
-                self._committed[ticket] = trio.Event()
-                self._storage_in.send_nowait(action)
+                self._storage.put(action)
             case ConfigureNetwork(network):
                 self._configure(network)
             case NodeEvent("identity_collision", peer):
@@ -431,39 +421,13 @@ class Service:
             self.perform()
             self._wake()
 
-    async def _keep_state(self) -> None:
-        async for item in self._storage_out:
-            if isinstance(item, trio.Event):
-                item.set()
-                continue
-            if isinstance(item, StoreState):
-                await trio.to_thread.run_sync(self._write_state, item)
-                continue
-            try:
-                await trio.to_thread.run_sync(self.store.commit, item.changes)
-            except (OSError, NetconError) as error:
-                raise ServiceError(
-                    f"{self.home.path / 'controller.d'}: {error}; the controller cannot go on without its records"
-                ) from error
-            try:
-                self.node.records_persisted(item.ticket, self.clock())
-            except Exception:
-                self.defect("an answer of the controller")
-            self.perform()
-            self._committed.pop(item.ticket).set()
-            self._wake()
-
-    async def _stored(self) -> None:
-        """Return when everything that the engine wanted stored until now is in the home folder."""
-        done = trio.Event()
-        self._storage_in.send_nowait(done)
-        await done.wait()
-
-    def _write_state(self, action: StoreState) -> None:
+    def _records_committed(self, ticket: int) -> None:
         try:
-            self.home.store(action.kind, action.key, action.data)
-        except (OSError, NetconError) as error:
-            log.error("%s", error)
+            self.node.records_persisted(ticket, self.clock())
+        except Exception:
+            self.defect("an answer of the controller")
+        self.perform()
+        self._wake()
 
     async def _housekeeping(self) -> None:
         last_conf = last_interfaces = last_peers = trio.current_time()
@@ -489,7 +453,8 @@ class Service:
             if now - last_peers >= _PEERS_S:
                 last_peers = now
                 await self._forget_old_peers()
-            if changed or slept or now - last_interfaces >= _INTERFACES_S:
+            redrawn = self.wire.redraw_if_lost(self.node.online, slept, now)
+            if changed or slept or redrawn or now - last_interfaces >= _INTERFACES_S:
                 last_interfaces = now
                 self._refresh_wire()
                 self.names.look_at_host()
@@ -578,9 +543,25 @@ class Service:
             log.error("%s", error)
             return
         if changed:
-            self.node.set_local_endpoints(self.wire.local_endpoints, self.clock())
-            self.perform()
-            self._wake()
+            self._announce_endpoints()
+        self._look_for_gateways()
+
+    def _announce_endpoints(self) -> None:
+        """Where others may reach us: our sockets, and what gateways map to them."""
+        self.node.set_local_endpoints([*self.wire.local_endpoints, *self.mapping.endpoints], self.clock())
+        self.perform()
+        self._wake()
+
+    def _look_for_gateways(self) -> None:
+        try:
+            self.mapping.set_gateways(self.wire.gateways())
+        except OSError as error:
+            log.debug("no gateways to map a port at: %s", error)
+
+    async def _map_port(self) -> None:
+        if self.wire.tertiary_port:
+            self._look_for_gateways()
+            await self.mapping.run()
 
     async def _watch_addresses(self) -> None:
         """Bind anew as soon as the machine's addresses change. Where the kernel does not tell, housekeeping looks."""
@@ -683,7 +664,7 @@ class Service:
             self._configure(network)
             self.perform()
             if token:
-                await self._stored()
+                await self._storage.stored()
 
     async def leave(self, network: int) -> bool:
         """Leave a network and forget it; False if it was not joined."""
@@ -722,7 +703,7 @@ class Service:
         except NetconError as error:
             raise ServiceError(f"{self.home.path / f'moons.d/{moon:016x}.moon'}: {error}; replace or remove it") from error
         self.perform()
-        await self._stored()
+        await self._storage.stored()
         self._wake()
         return taken
 
@@ -730,7 +711,7 @@ class Service:
         """Orbit a moon no more, and delete its file; False if we did not."""
         left = self.node.deorbit(moon, self.clock())
         self.perform()
-        await self._stored()
+        await self._storage.stored()
         self._wake()
         return left
 
@@ -752,6 +733,7 @@ class Service:
             return
         self._port_errors.pop(network, None)
         self.node.set_port_error(network, False)
+        self.node.set_added_addresses(network, self.network_settings[network].addresses)
         self.node.set_multicast_groups(network, port.groups(), self.clock())
         own = [ip for each in self.ports.values() for ip in each.addresses]
         if set(own) & {endpoint.ip for endpoint in self.wire.local_endpoints} or self._to_interfaces != self._has_default_route():
@@ -768,8 +750,7 @@ class Service:
         self.node.controller_changed(self.clock())
         self.perform()
         self._wake()
-        for event in list(self._committed.values()):
-            await event.wait()
+        await self._storage.committed()
 
     def trace_for_a_while(self) -> None:
         """Somebody wants to know why frames are dropped."""

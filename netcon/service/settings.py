@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,7 +58,8 @@ class Settings(msgspec.Struct):
     secondaryPort: int = 0
     tertiaryPort: int = 0
     allowSecondaryPort: bool = True
-    portMappingEnabled: bool = True
+    #: Left out: true, but false in private worlds, where nobody asks a real gateway by accident.
+    portMappingEnabled: bool | None = None
     allowTcpFallbackRelay: bool = True
     forceTcpRelay: bool = False
     interfacePrefixBlacklist: list[str] = []
@@ -97,6 +99,12 @@ class LocalConf(msgspec.Struct):
             for address, peer in self.virtual.items()
         }
 
+    @property
+    def maps_ports(self) -> bool:
+        """Whether gateways are asked to map a port: as the user says; otherwise, unless NETCON_PLANET=private."""
+        said = self.settings.portMappingEnabled
+        return os.environ.get("NETCON_PLANET") != "private" if said is None else said
+
     def policy(self) -> Policy:
         """Of programs' traffic."""
         return Policy.parse(self.settings.policy)
@@ -109,6 +117,8 @@ class LocalConf(msgspec.Struct):
             found.append("settings.forceTcpRelay")
         if settings.allowManagementFrom:
             found.append("settings.allowManagementFrom (the API is reachable from this machine only)")
+        if settings.tertiaryPort and not self.maps_ports:
+            found.append("settings.tertiaryPort (without settings.portMappingEnabled)")
         if settings.softwareUpdate != "disable":
             found.append("settings.softwareUpdate")
         return found

@@ -113,6 +113,9 @@ def pack_ip(ip: str) -> bytes:
 
 
 def unpack_ip(family: int, ip: bytes) -> str:
+    """ProtocolError: of another family."""
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        raise ProtocolError(f"the service sent an address of family {family}; restart it with this netcon")
     return socket.inet_ntop(family, ip[:4] if family == socket.AF_INET else ip)
 
 
@@ -122,7 +125,9 @@ def pack_address(ip: str, port: int, scope: int = 0) -> bytes:
 
 
 def unpack_address(data: bytes) -> tuple[str, int]:
-    """Address and port; ("", 0) of family 0."""
+    """Address and port; ("", 0) of family 0. ProtocolError."""
+    if len(data) != ADDRESS.size:
+        raise ProtocolError(f"the service sent an address of {len(data)} bytes; restart it with this netcon")
     family, port, _, _, ip = ADDRESS.unpack(data)
     return (unpack_ip(family, ip), port) if family else ("", 0)
 
@@ -197,14 +202,18 @@ def program_name(service: int, number: int, family: int, kind: int, protocol: in
 
 
 def decode_service_name(name: object) -> ServiceName | None:
-    """What P's getpeername() says; None when the service's end has no name yet."""
+    """What P's getpeername() says; None when the service's end has no name yet. ProtocolError: a name that only looks like ours."""
     if not isinstance(name, bytes) or not name.startswith(NAME_PREFIX):
         return None
     start = len(NAME_PREFIX)
     text = name[start + 1 :]
-    serial, _, error, family, local_port, remote_port, _, local, remote = SERVICE_NAME.unpack(
-        base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
-    )
+    try:
+        packed = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    except ValueError:
+        packed = b""
+    if len(packed) != SERVICE_NAME.size:
+        raise ProtocolError("the service's end has a name that is none of ours; restart the service with this netcon")
+    serial, _, error, family, local_port, remote_port, _, local, remote = SERVICE_NAME.unpack(packed)
     ends = [("", 0), ("", 0)]
     if family:
         ends = [(unpack_ip(family, local), local_port), (unpack_ip(family, remote), remote_port)]
@@ -212,10 +221,13 @@ def decode_service_name(name: object) -> ServiceName | None:
 
 
 def unpack_interfaces(data: bytes) -> list[Interface]:
+    """ProtocolError."""
+    if len(data) % INTERFACE.size:
+        raise ProtocolError("the service sent a part of an interface; restart it with this netcon")
     found = []
     for network, index, flags, mtu, prefix, name, mac, _, address in INTERFACE.iter_unpack(data):
         ip = unpack_address(address)[0] or None
-        found.append(Interface(network, index, flags, mtu, prefix, name.rstrip(b"\0").decode(), mac, ip))
+        found.append(Interface(network, index, flags, mtu, prefix, name.rstrip(b"\0").decode(errors="replace"), mac, ip))
     return found
 
 

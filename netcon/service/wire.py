@@ -17,13 +17,15 @@ from collections.abc import Iterable
 from netcon.core.actions import Endpoint
 from netcon.dataplane.reactor import Reactor
 from netcon.service.errors import ServiceError
-from netcon.service.interfaces import InterfaceAddress, interface_addresses, usable_addresses
+from netcon.service.interfaces import InterfaceAddress, default_gateways, interface_addresses, usable_addresses
+from netcon.service.port_mapping import Gateway, behind_nat
 from netcon.service.settings import DEFAULT_PORT, RANDOM_PORTS, LocalConf
 
 log = logging.getLogger("netcon.wire")
 
 _LOOPBACK = bytes((127, 0, 0, 1))
 _TRIES = 100
+_OFFLINE_S = 120.0  # vl1 §5.13
 
 
 def open_control_port(conf: LocalConf, override: int | None, last: int | None) -> socket.socket:
@@ -65,9 +67,12 @@ class Wire:
         self._sockets: dict[tuple[InterfaceAddress, int], int] = {}
         self.primary_port = primary_port
         settings = conf.settings
-        self.ports = [primary_port]
-        if settings.allowSecondaryPort:
-            self.ports.append(settings.secondaryPort or random.choice(RANDOM_PORTS))
+        #: 0 when there is none.
+        self.secondary_port = (settings.secondaryPort or random.choice(RANDOM_PORTS)) if settings.allowSecondaryPort else 0
+        #: The one that gateways are asked to map; 0 when there is none.
+        self.tertiary_port = (settings.tertiaryPort or random.choice(RANDOM_PORTS)) if conf.maps_ports else 0
+        self._redraws = settings.allowSecondaryPort and not settings.secondaryPort
+        self._offline_since: float | None = None
 
     def wanted(self, conf: LocalConf, own: Iterable[bytes]) -> list[InterfaceAddress]:
         """The addresses to bind, those that the user named without an interface. `own`: our virtual addresses, which must never
@@ -103,7 +108,8 @@ class Wire:
         if to_interfaces:
             named = {address.ip: address for address in interface_addresses()}
             addresses = [named.get(address.ip, address) for address in addresses]
-        wanted = {(address, port) for address in addresses for port in self.ports}
+        ports = {self.primary_port, self.secondary_port, self.tertiary_port} - {0}
+        wanted = {(address, port) for address in addresses for port in ports}
         changed = False
         for key in self._sockets.keys() - wanted:
             self._reactor.close_udp(self._sockets.pop(key))
@@ -134,10 +140,31 @@ class Wire:
             log.warning("UDP %s port %d: the kernel does not bind it to %s: its routes decide where it sends", ip, port, device)
             return self._reactor.bind_udp(ip, port)[0]
 
-    @property
-    def secondary_port(self) -> int:
-        """0 when there is none."""
-        return self.ports[1] if len(self.ports) > 1 else 0
+    def redraw_if_lost(self, online: bool, slept: bool, now: float) -> bool:
+        """Draw another secondary port, unless the user gave it, after long offline or a sleep: whatever is between us and the
+        others may know better of a new one (vl1 §5.13). True if so; it counts from the next `refresh`. `now`: s, of any origin."""
+        if online:
+            self._offline_since = None
+        elif self._offline_since is None:
+            self._offline_since = now
+        lost = self._offline_since is not None and now - self._offline_since > _OFFLINE_S
+        if not self._redraws or not (lost or slept):
+            return False
+        self.secondary_port = random.choice(RANDOM_PORTS)
+        self._offline_since = None if online else now
+        return True
+
+    def gateways(self) -> list[Gateway]:
+        """The NAT gateways that the tertiary port can be mapped at: of our private addresses' interfaces."""
+        if not self.tertiary_port:
+            return []
+        gateways = default_gateways()
+        bound = {address.ip for address, port in self._sockets if port == self.tertiary_port and behind_nat(address.ip)}
+        return [
+            Gateway(interface, ip, gateways[interface])
+            for interface, ip in interface_addresses()
+            if ip in bound and interface in gateways
+        ]
 
     @property
     def local_endpoints(self) -> list[Endpoint]:

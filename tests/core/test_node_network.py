@@ -337,13 +337,32 @@ def test_groups_of_a_network_that_is_not_joined_are_an_error() -> None:
         lab.members[0].node.set_multicast_groups(lab.network, [MulticastGroup(bytes(6), 0)], lab.fabric.now)
 
 
-def test_the_virtual_network_is_no_path() -> None:
+@pytest.mark.parametrize("inside", [bytes((10, 9, 0, 77)), bytes((172, 30, 5, 7))], ids=["managed", "added by hand"])
+def test_the_virtual_network_is_no_path(inside: bytes) -> None:
     lab = Lab(2)
     a, b = lab.members
     lab.join_all()
-    a.node.set_local_endpoints([Endpoint(bytes((10, 9, 0, 77)), 9993), a.endpoint])
+    for member in (a, b):
+        member.node.set_added_addresses(lab.network, [Endpoint(bytes((172, 30, 5, 1)), 24)])
+    a.node.set_local_endpoints([Endpoint(inside, 9993), a.endpoint])
     seen: list[bytes] = []
     lab.fabric.tap = lambda sender, remote, data: seen.append(remote.ip) is None
     assert talk(lab, a, b)
     lab.fabric.run(60_000)
-    assert bytes((10, 9, 0, 77)) not in seen
+    assert inside not in seen
+
+
+def test_addresses_that_were_taken_away_again_are_paths() -> None:
+    lab = Lab(2)
+    a, b = lab.members
+    lab.join_all()
+    elsewhere = bytes((172, 30, 5, 7))
+    for addresses in ([Endpoint(bytes((172, 30, 5, 1)), 24)], []):
+        for member in (a, b):
+            member.node.set_added_addresses(lab.network, addresses)
+    a.node.set_local_endpoints([Endpoint(elsewhere, 9993), a.endpoint])
+    seen: list[bytes] = []
+    lab.fabric.tap = lambda sender, remote, data: seen.append(remote.ip) is None
+    assert talk(lab, a, b)
+    lab.fabric.run(60_000)
+    assert elsewhere in seen

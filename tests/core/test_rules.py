@@ -184,3 +184,20 @@ def test_arbitrary_bytes_raise_nothing_but_decode_error(data: bytes) -> None:
 def test_arbitrary_json_raises_nothing_but_decode_error(form: Any) -> None:
     with suppress(DecodeError):
         rule_from_json(form)
+
+
+@pytest.mark.parametrize("number", [10**5000, -(10**5000)], ids=["large", "small"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"type": "INTEGER_RANGE", "start": 0},
+        {"type": "MATCH_ETHERTYPE", "etherType": 0},
+        {"type": "ACTION_TEE", "length": 0},
+        {"type": 0},
+    ],
+)
+def test_numbers_that_python_writes_no_text_of_are_refused_with_a_text(rule: dict[str, Any], number: int) -> None:
+    """Found by fuzzing: the message of the refusal failed."""
+    for source in (rule | {list(rule)[-1]: number, "address": "1234567890"}, [number]):
+        with pytest.raises(DecodeError, match="thousands of digits"):
+            rule_from_json(source)

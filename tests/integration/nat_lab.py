@@ -9,6 +9,8 @@
         /      \\            |               |               |
       home   sibling      office           cafe           hotel
 
+and two more symmetric NATs, whose boxes map ports for who asks: lodge (44.7.0.1) by NAT-PMP, cabin (44.8.0.1) by UPnP.
+
 Their addresses exist in these namespaces only; nothing in them leads out. Services and programs run as nobody.
 """
 
@@ -22,12 +24,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from netcon.service.detach import service_environment
 from tests.integration import pinger
 from tests.netns_hosts import NOBODY, Host, bridge, link
+from tests.port_mapper import maps_ports
 from tests.service.running import RunningService, wait_for_addresses, wait_until
 from tests.service.support import IDENTITIES, make_home, private_planet
 
@@ -41,6 +45,9 @@ SYMMETRIC = "random,fully-random"
 #: member -> its NAT box and that one's number in the internet, and its kind; or its own number.
 BEHIND = {"home": ("nat3", 3, ""), "sibling": ("nat3", 3, ""), "office": ("nat4", 4, "")}
 BEHIND |= {"cafe": ("nat5", 5, SYMMETRIC), "hotel": ("nat6", 6, SYMMETRIC)}
+BEHIND |= {"lodge": ("nat7", 7, SYMMETRIC), "cabin": ("nat8", 8, SYMMETRIC)}
+#: member -> what its box is asked by.
+MAPS_BY = {"lodge": "natpmp", "cabin": "upnp"}
 PUBLIC = "public"
 #: How long anything may take that must happen at all, s.
 PATIENCE_S = 120.0
@@ -71,6 +78,8 @@ class Internet:
                 self.hosts[box].masquerades("wan", kind)
                 bridge(self.hosts[box], "lan")
                 self.hosts[box].add_address("lan", f"192.168.{number}.1/24")
+                if member in MAPS_BY:
+                    stack.enter_context(maps_ports(self.hosts[box], "wan", "lan", MAPS_BY[member]))
             inside = sum(BEHIND[other][0] == box for other in list(BEHIND)[: list(BEHIND).index(member)])
             host = self._host(member)
             link(host, "eth0", self.hosts[box], f"port{inside}")
@@ -113,10 +122,28 @@ class NatLab:
         return home
 
     def start(self, name: str, home: Path) -> RunningService:
-        host = self.internet.hosts[name]
-        return self._stack.enter_context(
-            RunningService(home, prefix=host.inside(user=NOBODY), environment=unprivileged_environment)
-        )
+        return self._stack.enter_context(self._service(name, home))
+
+    def _service(self, name: str, home: Path) -> RunningService:
+        prefix = self.internet.hosts[name].inside(user=NOBODY)
+        return RunningService(home, prefix=prefix, environment=unprivileged_environment)
+
+    def _start_all(self, homes: dict[str, Path]) -> None:
+        with ThreadPoolExecutor() as pool:
+            starting = {name: pool.submit(self._service, name, home) for name, home in homes.items()}
+        for name, future in starting.items():
+            if future.exception() is None:
+                self.members[name] = self._stack.enter_context(future.result())
+        for future in starting.values():
+            future.result()
+
+    def stop(self) -> None:
+        """All at once."""
+        running = [service for service in (self.root, *self.members.values()) if service.process.poll() is None]
+        for service in running:
+            service.process.terminate()
+        for service in running:
+            assert service.process.wait(PATIENCE_S) == 0, service.log.read_text()
 
     def _make_network(self) -> str:
         body = {
@@ -129,9 +156,13 @@ class NatLab:
 
     def join(self, *names: str) -> None:
         """Start members and join, all at once."""
+        homes: dict[str, Path] = {}
         for number, name in enumerate(names, len(self.members) + 1):
-            member = self.members[name] = self.start(name, self.home(name, number))
-            member.client.post(f"/network/{self.network}", {})
+            settings = {"portMappingEnabled": True} if name in MAPS_BY else {}
+            homes[name] = self.home(name, number, **settings)
+        self._start_all(homes)
+        for name in names:
+            self.members[name].client.post(f"/network/{self.network}", {})
         for name in names:
             self.addresses[name] = wait_for_addresses(self.members[name], self.network)[0]
             self._stack.enter_context(self.program(name, f"{name}-echo", "serve", self.addresses[name], str(ECHO_PORT)))
@@ -214,3 +245,4 @@ def running_nat_lab() -> Iterator[NatLab]:
     with contextlib.ExitStack() as stack:
         lab = NatLab(stack)
         yield lab
+        lab.stop()

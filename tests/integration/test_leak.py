@@ -154,6 +154,24 @@ def test_nothing_leaks(host: Host, intercepted: dict[str, str], name: str) -> No
     assert done.returncode == 0 or any(error in done.stderr for error in refused), done.stderr
 
 
+@pytest.mark.parametrize(
+    "question",
+    ["getaddrinfo('www.example.org', 80)", "gethostbyname('www.example.org')", "gethostbyaddr('198.51.100.9')"],
+    ids=lambda question: question.partition("(")[0],
+)
+def test_no_question_about_a_name_leaks(host: Host, intercepted: dict[str, str], tmp_path: Path, question: str) -> None:
+    """The C library's own resolver opens its sockets past the symbols that are wrapped; its name server is behind `leak0`."""
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text("nameserver 198.51.100.53\noptions timeout:1 attempts:1\n")
+    words = [sys.executable, "-c", f"import socket; socket.{question}"]
+    with_resolver = ["unshare", "--mount", "sh", "-c", f'mount --bind {resolv} /etc/resolv.conf && exec "$@"', "sh", *words]
+    host.run(with_resolver, {"PATH": os.environ["PATH"]})
+    assert host.frames(), "the question itself does nothing"
+    done = host.run(with_resolver, intercepted)
+    assert host.frames() == []
+    assert "gaierror" in done.stderr or "herror" in done.stderr, done.stderr
+
+
 def test_netlink_is_no_leak(host: Host, intercepted: dict[str, str]) -> None:
     done = host.run([sys.executable, "-c", PRELUDE + NETLINK], intercepted)
     assert done.returncode == 0, done.stderr

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.nat_lab import BEHIND, PUBLIC, NatLab, running_nat_lab
+from tests.integration.nat_lab import BEHIND, MAPS_BY, PUBLIC, NatLab, running_nat_lab
 from tests.netns_hosts import needs_namespaces
+from tests.port_mapper import mapped_ports
 
 pytestmark = needs_namespaces
 
@@ -36,11 +37,12 @@ def test_everything_runs_without_privilege(lab: NatLab) -> None:
 
 def test_who_finds_whom(lab: NatLab) -> None:
     with contextlib.ExitStack() as stack:
-        pairs = [("home", "office"), ("home", "sibling"), ("home", PUBLIC), ("cafe", PUBLIC), ("cafe", "hotel"), ("office", "cafe")]
+        pairs = [("home", "office"), ("home", "sibling"), ("home", PUBLIC), ("cafe", PUBLIC), ("lodge", "hotel"), ("cafe", "cabin")]
+        pairs += [("cafe", "hotel"), ("office", "cafe")]
         flows = {pair: stack.enter_context(lab.flow(*pair)) for pair in pairs}
         for one, other in pairs:
             flows[one, other].wait_for_progress(f"a connection from {one} to {other}")
-        for one, other in pairs[:4]:
+        for one, other in pairs[:6]:
             lab.wait_until_direct(one, other)
         # Two plain NATs: each sees the other's public address.
         assert lab.paths("home", "office")[0].startswith("44.4.0.1/")
@@ -49,10 +51,21 @@ def test_who_finds_whom(lab: NatLab) -> None:
         assert lab.paths("home", "sibling")[0].startswith("192.168.3.11/")
         assert lab.paths("sibling", "home")[0].startswith("192.168.3.10/")
         assert lab.paths(PUBLIC, "cafe")[0].startswith("44.5.0.1/")
+        # Symmetric on both sides, but one of the boxes maps a port.
+        for member, other in (("lodge", "hotel"), ("cabin", "cafe")):
+            mapped = lab.members[member].client.get("/status")["config"]["settings"]["tertiaryPort"]
+            assert lab.paths(other, member)[0] == f"44.{BEHIND[member][1]}.0.1/{mapped}"
         # Long after the others found each other: two symmetric NATs, and where UDP is blocked, go through the root; and go on.
         lab.timed("all flows are old", lambda: all(flow.count() >= 100 for flow in flows.values()))
-        for one, other in pairs[4:]:
+        for one, other in pairs[6:]:
             assert lab.paths(one, other) == lab.paths(other, one) == []
+
+
+def test_a_node_knows_its_surface(lab: NatLab) -> None:
+    lab.wait_until_direct("home", "sibling")  # who sees it from the inside
+    for name, addresses in {"home": {"44.3.0.1", "192.168.3.10"}, "cafe": {"44.5.0.1"}, PUBLIC: {"44.2.0.1"}}.items():
+        surface = lab.members[name].client.get("/status")["config"]["settings"]["surfaceAddresses"]
+        assert {entry.partition("/")[0] for entry in surface} == addresses
 
 
 def test_new_mappings_and_a_new_address_and_blocked_udp(lab: NatLab) -> None:
@@ -115,3 +128,22 @@ def test_the_root_is_killed_and_comes_back(lab: NatLab) -> None:
         lab.root = lab.start("root", lab.root.home)
         relayed.wait_for_progress("the relayed flow after the root's return")
         assert relayed.count() > answers
+
+
+def test_a_mapped_port_follows_the_member_and_goes_with_it(lab: NatLab) -> None:
+    """Last, for these members are gone then."""
+    lodge = lab.internet.hosts["lodge"]
+    boxes = {member: lab.internet.hosts[BEHIND[member][0]] for member in MAPS_BY}
+    ports = {member: lab.members[member].client.get("/status")["config"]["settings"]["tertiaryPort"] for member in MAPS_BY}
+    lodge.ip("address", "del", "192.168.7.10/24", "dev", "eth0")
+    lodge.add_address("eth0", "192.168.7.77/24")
+    lodge.default_route("192.168.7.1")
+    lab.timed(
+        "the new address is mapped", lambda: any(f"192.168.7.77:{ports['lodge']}" in rule for rule in mapped_ports(boxes["lodge"]))
+    )
+    assert any(f"192.168.8.10:{ports['cabin']}" in rule for rule in mapped_ports(boxes["cabin"]))
+    for member in MAPS_BY:
+        assert lab.members[member].stop() == 0
+    assert mapped_ports(boxes["cabin"]) == []
+    # What was mapped to the former address could not be taken back from the new one: its lease ends.
+    assert not any("192.168.7.77" in rule for rule in mapped_ports(boxes["lodge"]))

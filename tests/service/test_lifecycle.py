@@ -15,7 +15,7 @@ from netcon.service.detach import service_command, service_environment
 from netcon.service.home import Home
 from netcon.service.paths import rpc_socket, well_known_sockets
 from netcon.service.socket_rpc import hello
-from tests.service.running import RunningService, World, wait_for_addresses
+from tests.service.running import RunningService, World, wait_for_addresses, wait_until
 
 NETWORK = 0xC6AB4C729F123456
 
@@ -53,8 +53,8 @@ def test_a_signal_stops_it_cleanly_and_nothing_is_left(world: World, number: int
 
 def test_peers_are_remembered_at_a_stop(world: World) -> None:
     with RunningService(world.root_home) as root:
-        with RunningService(world.homes[0]):
-            pass
+        with RunningService(world.homes[0]) as member:
+            wait_until(lambda: member.client.get("/status")["online"], "the root")
         assert (world.homes[0] / "peers.d" / f"{root.address}.peer").stat().st_size > 71
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import select
 import socket
 import struct
@@ -69,14 +70,18 @@ def test_sockets_follow_the_addresses(tmp_path: Path) -> None:
             wait_for_bound(running, "10.3.0.1")
 
 
-def test_temporary_and_tentative_ipv6_addresses_are_not_used(tmp_path: Path) -> None:
+def test_temporary_ipv6_addresses_are_used_and_tentative_and_deprecated_ones_are_not(tmp_path: Path) -> None:
     with hosts("one", "other") as (host, other):
         link(host, "eth0", other, "far")
+        host.run("sysctl", "-qw", "net.ipv6.conf.eth0.use_tempaddr=2", "net.ipv6.conf.eth0.dad_transmits=0")
+        host.ip("address", "add", "fd00:2::1/64", "dev", "eth0", "nodad", "mngtmpaddr")  # the kernel adds a temporary one
+        (temporary,) = re.findall(r"inet6 (fd00:2::\S+)/64 scope global temporary", host.ip("address", "show", "dev", "eth0"))
+        host.run("sysctl", "-qw", "net.ipv6.conf.eth0.dad_transmits=1")
         host.ip("address", "add", "fd00:1::1/64", "dev", "eth0")  # with duplicate detection: tentative for a second or two
         host.ip("address", "add", "fd00:1::2/64", "dev", "eth0", "nodad", "preferred_lft", "0")  # deprecated
         host.add_address("eth0", "10.1.0.1/24")
         with service(host, tmp_path) as running:
-            wait_for_bound(running, "10.1.0.1", "fd00:1::1")
+            wait_for_bound(running, "10.1.0.1", "fd00:1::1", "fd00:2::1", temporary)
 
 
 @pytest.mark.parametrize("how", ["prefix", "network"])

@@ -34,6 +34,7 @@ class RingPort {
 struct Counters {
     std::atomic<uint64_t> datagrams_in{0}, datagrams_out{0}, frames_up{0}, frames_down{0}, ring_full{0};
     std::atomic<uint64_t> send_errors{0}, receive_errors{0}, oversize{0}, bad_frames{0}, frames_detached{0}, frames_without_port{0};
+    std::atomic<uint64_t> send_stuck{0};
 };
 
 class EngineEnd;

@@ -24,12 +24,16 @@ int set_options(int fd, int family) {
 
 UdpSockets::UdpSockets(EngineRings &rings)
     : RingPort(rings.slots), rings_(rings), buffers_(std::make_unique_for_overwrite<uint8_t[]>(batch * Ring::payload_max)) {
+    auto on_timer = [](void *context) { static_cast<UdpSockets *>(context)->unblock(); };
+    stuck_timer_ = rings_.reactor.timer_new(on_timer, this);
+    if (!stuck_timer_) throw std::bad_alloc();
     rings_.add(this);
 }
 
 UdpSockets::~UdpSockets() {
     close_all();
     rings_.remove(this);
+    rings_.reactor.timer_free(stuck_timer_);
 }
 
 socklen_t UdpSockets::make_address(Address &address, const uint8_t *ip, size_t ip_length, uint16_t port, uint32_t scope) {
@@ -76,9 +80,9 @@ void UdpSockets::close(int number) {
     auto found = sockets_.find(number);
     if (found == sockets_.end()) return;
     rings_.reactor.unwatch(found->second->fd.get());
-    bool was_blocked = found->second->blocked;
+    bool was_waited_for = found->second.get() == waiting_;
     sockets_.erase(found);
-    if (was_blocked) unblock();
+    if (was_waited_for) unblock();
 }
 
 void UdpSockets::close_all() {
@@ -86,7 +90,7 @@ void UdpSockets::close_all() {
     for (auto &[number, socket] : sockets_)
         rings_.reactor.unwatch(socket->fd.get());
     sockets_.clear();
-    blocked_ = false;
+    waiting_ = nullptr;
 }
 
 void UdpSockets::rewatch(Socket &socket) {
@@ -105,7 +109,7 @@ void UdpSockets::ready(Socket &socket, uint32_t events) {
     if (events & EPOLLOUT && socket.blocked) {
         socket.blocked = false;
         rewatch(socket);
-        unblock();
+        if (waiting_ == &socket) unblock();
     }
 }
 
@@ -169,17 +173,21 @@ void UdpSockets::up_room() {
 /* ---- out ---- */
 
 void UdpSockets::block(Socket &socket) {
-    blocked_ = socket.blocked = true;
+    socket.blocked = true;
+    waiting_ = &socket;
+    rings_.reactor.timer_set(stuck_timer_, rings_.reactor.now() + stuck_us);
     rewatch(socket);
 }
 
+/* unblock: wait no longer, because the socket takes more, is closed, or is stuck. */
 void UdpSockets::unblock() {
-    blocked_ = false;
+    waiting_ = nullptr;
+    rings_.reactor.timer_set(stuck_timer_, NETCON_NEVER);
     rings_.drain(this);
 }
 
 void UdpSockets::drain() {
-    for (int round = 0; !blocked_; ++round) {
+    for (int round = 0; !waiting_; ++round) {
         Record *first = down.scan();
         if (!first) return;
         if (round == drain_rounds_max) {
@@ -220,6 +228,10 @@ void UdpSockets::fill(Socket &socket, Record *record, int index) {
 
 /* send_run: the oldest record and those after it for the same socket. Returns whether to go on. */
 bool UdpSockets::send_run(Socket &socket, Record *first) {
+    if (socket.blocked) {
+        drop_run(first);
+        return true;
+    }
     int count = 0;
     for (Record *record = first; record && record->number == first->number; record = count < batch ? down.scan() : nullptr)
         fill(socket, record, count++);
@@ -241,6 +253,15 @@ bool UdpSockets::send_run(Socket &socket, Record *first) {
     return true;
 }
 
+/* drop_run: the oldest record and those after it for the same socket, which is stuck. */
+void UdpSockets::drop_run(Record *first) {
+    size_t count = 0;
+    for (Record *record = first; record && record->number == first->number; record = down.scan())
+        ++count;
+    rings_.counters.send_stuck += count;
+    down.release(count);
+}
+
 /* send_from_all: a copy of the oldest record from every socket of its family. Returns whether to go on. */
 bool UdpSockets::send_from_all(Record *record) {
     int family = record->ip_length == 4 ? AF_INET : AF_INET6;
@@ -248,6 +269,11 @@ bool UdpSockets::send_from_all(Record *record) {
     for (auto entry = sockets_.upper_bound(sent_from_); entry != sockets_.end(); ++entry) {
         Socket &socket = *entry->second;
         if (socket.family != family) continue;
+        if (socket.blocked) {
+            ++rings_.counters.send_stuck;
+            any = true;
+            continue;
+        }
         fill(socket, record, 0);
         ssize_t sent;
         do

@@ -1,0 +1,1 @@
+"""Targets for libFuzzer, one file each, and what builds them."""
