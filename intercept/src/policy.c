@@ -48,6 +48,7 @@ static const struct netcon_policy_rule *rule_for(int direction, const struct net
 
 static bool is_wildcard(const struct netcon_address *address) {
     static const uint8_t any[16];
+    if (address->family == AF_INET6 && address_is_mapped(address->ip)) return memcmp(address->ip + 12, any, 4) == 0;
     return address->family && memcmp(address->ip, any, address->family == AF_INET ? 4 : 16) == 0;
 }
 

@@ -57,15 +57,17 @@ err_t ListenPoint::on_accept(void *arg, tcp_pcb *pcb, err_t error) {
     auto *point = static_cast<ListenPoint *>(arg);
     if (point == nullptr || pcb == nullptr || error != ERR_OK || point->members.empty()) return ERR_VAL; // lwIP aborts it
     // Members take turns, but one whose queue is full is passed over while another has room.
+    bool to_loopback = from_lwip(pcb->local_ip, 0).is_loopback(), full = true;
     Socket *listening = nullptr;
-    for (size_t i = 0; i < point->members.size() && listening == nullptr; i++) {
+    for (size_t i = 0; i < point->members.size() && full; i++) {
         Socket *candidate = point->members[point->turn_++ % point->members.size()];
-        if (!candidate->listener->full()) listening = candidate;
+        const std::string &device = candidate->options.device;
+        if (!device.empty() && (device == loopback_name) != to_loopback) continue; // another interface's
+        full = candidate->listener->full();
+        if (listening == nullptr || !full) listening = candidate;
     }
-    if (listening != nullptr && listening->options.device == loopback_name && !from_lwip(pcb->local_ip, 0).is_loopback())
-        return ERR_VAL;
-    bool full = listening == nullptr;
-    if (full) listening = point->members[point->turn_++ % point->members.size()];
+    if (listening == nullptr) return ERR_VAL;
+    if (full) point->turn_++;
     auto *connection = new (std::nothrow)
         Socket(point->server, listening->family, listening->type, listening->protocol, listening->uid, State::pending);
     if (connection == nullptr) return ERR_MEM;

@@ -91,6 +91,19 @@ assert request[20:24] == bytes([127, 0, 0, 1])
     python(virtual, code)
 
 
+def test_a_run_reaches_the_wildcard(real_service: Service) -> None:
+    """Written as IPv4-mapped, too."""
+    code = """
+with socket.create_server(('127.0.0.1', 0)) as listener:
+    port = listener.getsockname()[1]
+    for host in ('0.0.0.0', '::ffff:0.0.0.0'):
+        with socket.create_connection((host, port)) as client:
+            listener.accept()[0].close()
+            assert not is_kernels(client), host
+"""
+    python(real_service, code, "loopback virtual")
+
+
 def test_the_device_lo(virtual: Service) -> None:
     code = """
 waiting = socket.socket(); waiting.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'lo\\0')

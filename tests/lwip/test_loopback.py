@@ -13,7 +13,7 @@ import pytest
 import lwip
 from netcon.policy import Policy
 from tests.lwip.datagram_client import bound, datagram_socket
-from tests.lwip.rpc_client import Program
+from tests.lwip.rpc_client import Program, ProgramSocket
 from tests.lwip.service import HERE, HERE6, NETWORK_A, NETWORK_B, THERE, Service, eventually
 from tests.lwip.wire import SYN, Lab, Wire, arp_request, echo4, ip4, ip6, mac, tcp4
 
@@ -161,6 +161,33 @@ def test_the_device_lo(program: Program) -> None:
         with program.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
             assert error_of(client.start_connect, "10.77.0.99", 4200) in (errno.EINVAL, errno.ENETUNREACH)
+
+
+def device_listener(program: Program, port: int, device: bytes) -> ProgramSocket:
+    listener = program.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind("0.0.0.0", port)
+    listener.listen()
+    return listener
+
+
+def test_listeners_on_devices_get_the_connections_of_their_own(service: Service, program: Program) -> None:
+    """Among those that share a port, too: none is lost because the turn was the other one's."""
+    network = service.program(NETWORK_A)
+    with device_listener(network, 4201, b"lo\0") as local, device_listener(network, 4201, b"a0\0") as outer:
+        for ip, listener in [("127.0.0.1", local)] * 3 + [(HERE, outer)] * 3:
+            with network.connected(ip, 4201):
+                listener.accept()[0].close()
+
+
+def test_a_listener_on_a_network_has_no_loopback(service: Service, program: Program) -> None:
+    def ask(client: ProgramSocket) -> None:
+        client.connect("127.0.0.1", 4202)
+        client.p.recv(1)
+
+    with device_listener(program, 4202, b"a0\0"), program.socket() as client:
+        assert error_of(ask, client) == errno.ECONNRESET
 
 
 def test_policy_decides(service: Service, program: Program) -> None:
