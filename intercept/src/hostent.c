@@ -134,6 +134,7 @@ static int find_address(const void *ip, socklen_t length, int family, struct pla
         return EINVAL;
     }
     long done = resolver_address(family, ip, &found);
+    if (done == 0 && found.status == NETCON_RESOLVE_FOUND && !found.name[0]) found.status = NETCON_RESOLVE_NO_DATA;
     if (done == 0 && found.status == NETCON_RESOLVE_FOUND) {
         found.count = 1;
         found.addresses[0] = (struct netcon_resolved_address){.family = (uint16_t)family};

@@ -161,6 +161,9 @@ static const char *reason(long error) {
     case EPERM:
         return "belongs to another user and is not trusted, sockets fail with ENETDOWN (give the path by NETCON_SOCK if you "
                "trust it)";
+    case ENOBUFS:
+        return "the service keeps no more lists of networks for this user, sockets fail with ENETDOWN (use fewer different ones in "
+               "ZT_NC_NWID, or start the service again)";
     case EPROTO:
         return "the service speaks another version of the socket protocol, sockets fail with ENETDOWN (update both)";
     default:

@@ -168,9 +168,12 @@ void Server::add(Socket &socket) {
     socket_count_++;
 }
 
+/* The service's own user, or root. */
+static bool is_owner(uid_t uid) { return uid == geteuid() || uid == 0; }
+
 bool Server::may_have_another(uid_t uid) {
     // One service serves one owner; other users must leave it room.
-    size_t allowed = uid == geteuid() || uid == 0 ? sockets_max_ : sockets_max_ / 2;
+    size_t allowed = is_owner(uid) ? sockets_max_ : sockets_max_ / 2;
     auto user = sockets_of_user_.find(uid);
     return socket_count_ + datagrams.count() < sockets_max_ && (user == sockets_of_user_.end() || user->second < allowed);
 }
@@ -346,9 +349,13 @@ void Server::handle(Request &request, Reply &reply) {
     const netcon_rpc_request &header = *request.header;
     if (header.operation == NETCON_RPC_HELLO) {
         if (header.data_length != 0) { // the networks of this connection
-            uint64_t on = header.data_length % sizeof on == 0 ? sets.number_of(header.data, header.data_length / sizeof on) : 0;
+            bool full = false;
+            uint64_t on = header.data_length % sizeof on != 0
+                              ? 0
+                              : sets.number_of(header.data, header.data_length / sizeof on, request.caller.uid,
+                                               is_owner(request.caller.uid), full);
             if (on == 0) {
-                reply.error = EINVAL;
+                reply.error = full ? ENOBUFS : EINVAL;
                 return;
             }
             *request.client_network = on;

@@ -7,6 +7,7 @@ and cannot be part of a loop. A port that a program holds already is left to it,
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ PORT = 53
 _RETRY_S = 5.0
 _CONNECTION_S = 20.0  # idle, or slow
 _CONNECTIONS = 32  # at once, for each address
+_CONNECTIONS_OF_PEER = 4  # of them from one address: no member can keep the others out alone
 
 
 #: (query, network, bytes that fit: None for UDP) -> the response, None for none.
@@ -70,11 +72,21 @@ async def serve(path: str, respond: Responder, network: int, ip: str, port: int 
     """Answer on one address of `network`, until cancelled. OSError: the port is taken, or the address has gone."""
     async with await open_udp(path, ip, port, network) as udp, await listen_tcp(path, ip, port, network) as listener:
         log.info("DNS for network %016x on %s port %d", network, ip, port)
-        limit = trio.CapacityLimiter(_CONNECTIONS)
+        open_from: Counter[str] = Counter()
 
         async def accepted(stream: TcpStream) -> None:
-            async with stream, limit:
-                await answer_stream(stream, respond, network)
+            peer = stream.remote[0]
+            if open_from.total() >= _CONNECTIONS or open_from[peer] >= _CONNECTIONS_OF_PEER:
+                await stream.abort()  # one that waited would hold a descriptor
+                return
+            open_from[peer] += 1
+            try:
+                async with stream:
+                    await answer_stream(stream, respond, network)
+            finally:
+                open_from[peer] -= 1
+                if not open_from[peer]:
+                    del open_from[peer]
 
         try:
             async with trio.open_nursery() as nursery:

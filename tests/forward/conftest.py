@@ -37,7 +37,7 @@ async def naming(service: Service, names: Mapping[str, list[str]]) -> AsyncItera
     async def answer() -> None:
         while True:
             await trio.lowlevel.wait_readable(service.server.questions_fileno())
-            for question, _, _, _, _, _, name in service.server.take_questions():
+            for question, *_, name, _ in service.server.take_questions():
                 found = [ipaddress.ip_address(ip) for ip in names.get(name.decode(), [])]
                 status = resolve_rpc.FOUND if found else resolve_rpc.NOT_FOUND
                 service.server.answer_question(question, value=status, data=resolve_rpc.pack_resolved(60, found, b""))

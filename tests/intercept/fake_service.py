@@ -31,7 +31,8 @@ TO_HOST = 4096  # NETCON_RPC_TO_HOST
 HELLO, SOCKET, BIND, LISTEN, CONNECT, GETSOCKNAME, GETPEERNAME, SETSOCKOPT, GETSOCKOPT, SHUTDOWN, IOCTL, SENDTO, INTERFACES = range(
     1, 14
 )
-RESOLVE = 16
+RESOLVE, RESOLVE_ADDRESS, RESOLVE_FOUND = 16, 2, 0
+NAMELESS = socket.inet_aton("10.77.0.98")  # found, under an empty name
 POSTED = 1
 REQUEST = struct.Struct("=HHHHQQHHHH4iII")
 REPLY = struct.Struct("=HHHHiiI")
@@ -348,6 +349,8 @@ class FakeService:
                     ):
                         raise OSError(TO_HOST, "the host's")
                     answer, value = self.datagrams.perform(cookie, operation, subject, args, data)
+                elif operation == RESOLVE and args[0] == RESOLVE_ADDRESS and NAMELESS in data:
+                    answer, value = bytes(8), RESOLVE_FOUND  # struct netcon_resolve_reply: no addresses, no name
                 elif operation == RESOLVE:
                     raise OSError(errno.EOPNOTSUPP, "no names")
                 else:

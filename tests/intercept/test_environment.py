@@ -122,6 +122,18 @@ def test_a_service_of_another_version_is_named(library: Path, tmp_path: Path) ->
     assert "another version" in errors
 
 
+def test_a_service_that_finds_an_empty_name(fake: Service) -> None:
+    code = """
+ip = "10.77.0.98"
+try:
+    print(socket.gethostbyaddr(ip))
+except socket.herror:
+    print("none")
+print(socket.getnameinfo((ip, 80), socket.NI_NUMERICSERV)[0])
+"""
+    assert fake.python(code).split() == ["none", "10.77.0.98"]
+
+
 @pytest.mark.parametrize("reply", [b"", b"short", b"\xff" * 20, struct.pack("=HHHHiiI", 0x4E43, 1, 1, 0, 0, 0, 999)])
 def test_a_service_that_answers_nonsense_harms_nobody(library: Path, tmp_path: Path, reply: bytes) -> None:
     path = str(tmp_path / "rpc.sock")
