@@ -28,7 +28,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -57,6 +57,8 @@ __all__ = [
 ]
 
 Path = str | os.PathLike[str]
+Networks = int | Sequence[int] | None
+"""The networks that a socket may be on: an id, or several of which the destination chooses; None or none: all of the service."""
 
 _ANSWER_TIMEOUT_S = 30.0  # a service answers within microseconds: this one hangs
 _ABORT_TIMEOUT_S = 2.0
@@ -114,9 +116,11 @@ def _stream_errors() -> Iterator[None]:
 class _Service:
     """An RPC path, the network of the sockets that are made there, and one connection to it for some calls in a row."""
 
-    def __init__(self, path: Path, network: int | None) -> None:
+    def __init__(self, path: Path, network: Networks) -> None:
         self.path = os.fspath(path)
-        self.network = network or 0
+        ids = (network or 0,) if network is None or isinstance(network, int) else tuple(network) or (0,)
+        self.network = ids[0] if len(ids) == 1 else 0
+        self._list = b"" if len(ids) == 1 else struct.pack(f"={len(ids)}Q", *ids)  # HELLO's data (socket_rpc.h)
 
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[trio.socket.SocketType]:
@@ -129,7 +133,10 @@ class _Service:
                     await trio.sleep(_BUSY_PAUSE_S)
                 if number:
                     raise OSError(number, os.strerror(number))
-            yield trio.socket.from_stdlib_socket(channel)
+            connected = trio.socket.from_stdlib_socket(channel)
+            if self._list:
+                await self.hello(connected)
+            yield connected
 
     @contextlib.contextmanager
     def _unavailable(self) -> Iterator[None]:
@@ -160,7 +167,7 @@ class _Service:
             return rpc.unpack_reply(data)
 
     async def hello(self, channel: trio.socket.SocketType) -> rpc.Hello:
-        reply = await self.call(channel, rpc.HELLO, [])
+        reply = await self.call(channel, rpc.HELLO, [], data=self._list)
         if reply.error:
             raise ServiceUnavailable(f"{self.path}: {_failure(reply.error, 'HELLO').strerror}")
         with self._unavailable():
@@ -456,7 +463,7 @@ async def open_tcp(
     service: Path,
     host: str,
     port: int,
-    network: int | None = None,
+    network: Networks = None,
     *,
     source: tuple[str, int] | None = None,
     scope: int = 0,
@@ -495,7 +502,7 @@ async def listen_tcp(
     service: Path,
     host: str,
     port: int,
-    network: int | None = None,
+    network: Networks = None,
     *,
     backlog: int = 128,
     no_delay: bool = True,
@@ -524,7 +531,7 @@ async def listen_tcp(
             raise
 
 
-async def open_udp(service: Path, host: str = "0.0.0.0", port: int = 0, network: int | None = None) -> DatagramSocket:
+async def open_udp(service: Path, host: str = "0.0.0.0", port: int = 0, network: Networks = None) -> DatagramSocket:
     """A UDP socket that is bound to a numeric address (a wildcard's port is chosen when 0). Raises ServiceUnavailable, OSError."""
     address = _address(host, port)
     local = _Service(service, network)
@@ -539,7 +546,7 @@ async def open_udp(service: Path, host: str = "0.0.0.0", port: int = 0, network:
         return made
 
 
-async def open_ping(service: Path, host: str, network: int | None = None, *, ttl: bool = True) -> PingSocket:
+async def open_ping(service: Path, host: str, network: Networks = None, *, ttl: bool = True) -> PingSocket:
     """A socket for echo requests to `host` and others of its family. `ttl`: replies say theirs."""
     family = rpc.family_of(host)
     protocol = socket.IPPROTO_ICMPV6 if family == socket.AF_INET6 else socket.IPPROTO_ICMP
@@ -555,7 +562,7 @@ async def open_ping(service: Path, host: str, network: int | None = None, *, ttl
     return made
 
 
-async def resolve(service: Path, name: str, family: int = 0, network: int | None = None) -> list[str]:
+async def resolve(service: Path, name: str, family: int = 0, network: Networks = None) -> list[str]:
     """The addresses of a name as programs on the networks (or on one) get them, best first; a numeric address is its own.
 
     `family`: AF_INET, AF_INET6, or 0 for both. Raises ServiceUnavailable; socket.gaierror, an OSError, when there is none."""

@@ -413,6 +413,27 @@ async def test_the_queue_of_the_path_is_full(tmp_path: Path) -> None:
                     os.close(fd)
 
 
+async def test_a_list_of_networks(service: Service) -> None:
+    """A socket is on these and no other; the destination chooses."""
+    elsewhere = (0x8056C2E21C0000F1, 0x8056C2E21C0000F2)
+    async with await listen_tcp(service.path, THERE, 0, (NETWORK_B, NETWORK_A)) as listener:
+        port = listener.local[1]
+        async with await open_tcp(service.path, THERE, port, (NETWORK_A, elsewhere[0])) as client:
+            assert client.local[0] == HERE
+        for attempt in (
+            partial(open_tcp, service.path, THERE, port, elsewhere),
+            partial(listen_tcp, service.path, THERE, 0, (NETWORK_A, elsewhere[0])),
+            partial(open_udp, service.path, THERE, 0, (NETWORK_A, elsewhere[0])),
+        ):
+            with pytest.raises(OSError, match=r"no joined network reaches|not an address of ours"):
+                await attempt()
+    async with await open_ping(service.path, THERE, (NETWORK_A, NETWORK_B)) as ping:
+        await ping.send_echo(THERE, 1, b"")
+        assert (await ping.receive_echo()).peer == THERE
+    with pytest.raises(ServiceUnavailable, match="Invalid argument"):
+        await listen_tcp(service.path, THERE, 0, (NETWORK_A, 0))
+
+
 async def test_the_service_goes() -> None:
     service = Service(two=True)
     listener = await listen_tcp(service.path, THERE, 0)

@@ -47,6 +47,7 @@ struct Options {
     static constexpr size_t kept_count = 24;
     std::array<int, kept_count> kept = kept_at_first();
     static std::array<int, kept_count> kept_at_first();
+    bool operator==(const Options &) const = default;
 };
 
 /* Of datagram sockets alone. */

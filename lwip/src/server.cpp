@@ -14,7 +14,7 @@ namespace {
 constexpr uint64_t retry_after_us = 20'000;     // descriptors in flight become fewer when some program accepts
 constexpr uint64_t sweep_every_us = 30'000'000; // an orphan that made no progress in one whole round is given up
 constexpr uint64_t deferred_every_us = 500'000;
-constexpr size_t failed_kept = 256, ends_kept = 1024;
+constexpr size_t failed_kept = 256, ends_kept = 1024, spent_kept = 256;
 constexpr size_t descriptors_reserved = 256; // for all that is not a program's socket
 
 size_t descriptor_limit() {
@@ -39,6 +39,7 @@ Server::Server(const netcon_reactor_api *reactor, uint64_t service, uint64_t epo
     sockets_max_ = limit > 2 * descriptors_reserved ? limit - descriptors_reserved : limit / 2;
     failed_.resize(failed_kept);
     ends_.resize(ends_kept);
+    spent_.resize(spent_kept);
     retry_timer_ = reactor->timer_new(reactor->reactor, on_retry, this);
     sweep_timer_ = reactor->timer_new(reactor->reactor, on_sweep, this);
     deferred_timer_ = reactor->timer_new(reactor->reactor, on_deferred, this);
@@ -225,6 +226,17 @@ void Server::keep_failed(Socket &socket) {
 void Server::remember_end(uint64_t id, int error) {
     ends_[ends_at_] = {id, error};
     ends_at_ = (ends_at_ + 1) % ends_.size();
+}
+
+void Server::remember_options(uint64_t id, const Options &options) {
+    if (options == Options()) return; // what is not remembered has them as they are at first
+    spent_[spent_at_] = {id, options};
+    spent_at_ = (spent_at_ + 1) % spent_.size();
+}
+
+Options *Server::spent_options(uint64_t id) {
+    auto found = std::find_if(spent_.begin(), spent_.end(), [&](const Spent &each) { return each.id == id; });
+    return found == spent_.end() ? nullptr : &found->options;
 }
 
 void Server::notice_closed(uint16_t port) {
@@ -425,11 +437,18 @@ void Server::handle(Request &request, Reply &reply) {
             reply.error = ENFILE;
             return;
         }
+        if (const Options *known = spent_options(header.socket)) socket->options = *known;
     }
     Descriptor program = std::move(request.subject);
     reply.error = answer(*socket, request, program, reply);
     dispose(std::move(program), closer);
-    if (socket->id == 0) retire(*socket); // it got no new pair, and has no old one by which it could be found again
+    if (socket->id == 0) { // it got no new pair, and has no old one by which it could be found again
+        if (Options *known = spent_options(header.socket))
+            *known = socket->options;
+        else
+            remember_options(header.socket, socket->options);
+        retire(*socket);
+    }
 }
 
 int Server::answer(Socket &socket, Request &request, Descriptor &program, Reply &reply) {

@@ -67,6 +67,9 @@ class Server final : public RequestHandler {
     void keep_failed(Socket &socket);
     /* Why a connection ended, where the kernel's ECONNRESET on P is not the truth: for whoever asks for SO_ERROR afterwards. */
     void remember_end(uint64_t id, int error);
+    /* The options of a connection whose two directions have ended, for a program that still holds its P and asks for them. */
+    void remember_options(uint64_t id, const Options &options);
+    Options *spent_options(uint64_t id); // null: nothing is remembered
     void retry_later(Socket &listener);
     void expect_orphan();
     void expect_deferred();
@@ -170,6 +173,12 @@ class Server final : public RequestHandler {
     };
     std::vector<End> ends_; // a ring of the latest
     size_t ends_at_ = 0;
+    struct Spent {
+        uint64_t id = 0;
+        Options options;
+    };
+    std::vector<Spent> spent_; // a ring of the latest
+    size_t spent_at_ = 0;
     std::vector<uint64_t> retrying_;
     FlushTask *flush_task_ = nullptr;
     netcon_timer *retry_timer_ = nullptr, *sweep_timer_ = nullptr, *deferred_timer_ = nullptr;

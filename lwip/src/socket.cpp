@@ -58,6 +58,7 @@ int Socket::take_pair(Descriptor service_end, uint64_t cookie) {
 }
 
 void Socket::leave_pair() {
+    if (state == State::connected && id != 0) server.remember_options(id, options); // the program may still hold P
     server.forget_id(*this);
     close_pair();
 }

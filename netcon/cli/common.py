@@ -87,6 +87,11 @@ ADDRESS = HexadecimalId("address", "a node address", 10)
 MOON = HexadecimalId("moon", "a moon's id", 10, 16)
 
 
+def network_ids(networks: str | None) -> tuple[int, ...]:
+    """What NETWORKS gives, as numbers; none: all networks."""
+    return tuple(int(each, 16) for each in networks.split(",")) if networks else ()
+
+
 def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=True))
 

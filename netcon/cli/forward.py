@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 import click
 
-from netcon.cli.common import NETWORK, Failure, home_option
+from netcon.cli.common import NETWORKS, Failure, home_option, network_ids
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _common(command: Command) -> Command:
     for option in (
-        click.option("--network", type=NETWORK, envvar="ZT_NC_NWID", help="Network to use. Default: whichever fits."),
+        click.option("--network", type=NETWORKS, envvar="ZT_NC_NWID", help="Network to use, or several. Default: whichever fits."),
         click.option("--socket", "socket_path", type=click.Path(path_type=Path), envvar="NETCON_SOCK", help="RPC socket to use."),
         click.option(
             "--max-connections", type=click.IntRange(1), default=1000, show_default=True, help="Per listener; more have to wait."
@@ -116,10 +116,10 @@ def proxy(
     _run(lambda started: run_proxies(wanted, side, started, settings=settings, connections_max=max_connections), verbose)
 
 
-def _service(network: str | None, socket_path: Path | None) -> tuple[Path, int | None]:
+def _service(network: str | None, socket_path: Path | None) -> tuple[Path, tuple[int, ...]]:
     from netcon.cli.run import find_socket
 
-    return socket_path or find_socket(network), int(network, 16) if network else None
+    return socket_path or find_socket(network), network_ids(network)
 
 
 def _run(work: Callable[[Callable[[object], None]], Awaitable[None]], verbose: bool) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 import trio
 
-from netcon.cli.common import NETWORK, Failure, home_option
+from netcon.cli.common import NETWORKS, Failure, home_option, network_ids
 from netcon.cli.run import find_socket
 from netcon.core.errors import NetconError
 from netcon.intercept import run_environment
@@ -92,7 +92,7 @@ class Statistics:
 @click.option("-q", "--quiet", is_flag=True, help="Only the summary.")
 @click.option("-4", "family", flag_value=socket.AF_INET, type=int, help="IPv4 only.")
 @click.option("-6", "family", flag_value=socket.AF_INET6, type=int, help="IPv6 only.")
-@click.option("--network", type=NETWORK, envvar="ZT_NC_NWID", help="Default: whichever fits the destination.")
+@click.option("--network", type=NETWORKS, envvar="ZT_NC_NWID", help="One, or several. Default: all; the destination chooses.")
 @click.option("--socket", "socket_path", type=click.Path(path_type=Path), envvar="NETCON_SOCK", help="RPC socket of the service.")
 @home_option
 def ping(
@@ -115,7 +115,7 @@ def ping(
     path = socket_path or find_socket(network)
     address = resolve(destination, family, path, network)
     pinger = Pinger(destination, address, count, interval, timeout, size, ttl, quiet, click.echo)
-    opener = partial(open_ping, path, address, int(network, 16) if network else None)
+    opener = partial(open_ping, path, address, network_ids(network))
     try:
         trio.run(pinger.run, opener, deadline)
     except (OSError, NetconError, trio.BrokenResourceError) as error:

@@ -15,7 +15,7 @@ from typing import Protocol
 import trio
 
 from netcon.forward.specification import ForwardError, Inet, Place, Unix
-from netcon.sockets import DatagramSocket, TcpStream, listen_tcp, open_tcp, open_udp, resolve
+from netcon.sockets import DatagramSocket, Networks, TcpStream, listen_tcp, open_tcp, open_udp, resolve
 
 Peer = tuple[str, int]
 Stream = trio.SocketStream | TcpStream
@@ -114,9 +114,9 @@ class _NetworkDatagrams:
 
 
 class NetworkSide:
-    """The networks of the service at `path`, or one of them. Names are those of the networks."""
+    """The networks of the service at `path`, or one or some of them. Names are those of the networks."""
 
-    def __init__(self, path: str | os.PathLike[str], network: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], network: Networks = None) -> None:
         self.path, self.network = path, network
 
     async def addresses(self, host: str) -> list[str]:

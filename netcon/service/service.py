@@ -56,6 +56,7 @@ from netcon.service.paths import api_socket, rpc_socket
 from netcon.service.planet import choose_planet
 from netcon.service.port_mapping import PortMapping
 from netcon.service.ports import Port, make_port
+from netcon.service.randomness import Randomness
 from netcon.service.settings import LocalConf, NetworkSettings, parse_local_conf
 from netcon.service.storage import Storage
 from netcon.service.tap_port import TapPort
@@ -83,23 +84,6 @@ _DEFECT_REPORT_S = 10.0  # between two reports of defects in the log
 
 
 NO_CHANGES: Mapping[str, object] = MappingProxyType({})
-
-
-class Randomness:
-    """The kernel's random bytes, read ahead: one system call for each packet's eight would be a tenth of the time."""
-
-    _AHEAD = 4096
-
-    def __init__(self) -> None:
-        self._bytes = b""
-        self._used = 0
-
-    def __call__(self, count: int) -> bytes:
-        start = self._used
-        if start + count > len(self._bytes):
-            self._bytes, start = os.urandom(max(self._AHEAD, count)), 0
-        self._used = start + count
-        return self._bytes[start : self._used]
 
 
 class Service:

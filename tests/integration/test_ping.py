@@ -55,6 +55,14 @@ def test_sizes_up_to_fragments(lab: Lab, size: int) -> None:
     assert f"{size + 8} bytes from {lab.address}: icmp_seq=1" in done.stdout
 
 
+def test_a_list_of_networks_in_the_environment(lab: Lab) -> None:
+    environment = {**service_environment(), "ZT_NC_NWID": f"{lab.network},8056c2e21c0000f1"}
+    for destination, code in ((lab.address, 0), (UNREACHABLE, 1)):
+        command = netcon_ping(lab.b, "-c", "1", "-W", "20", destination)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+
+
 def test_our_own_address_answers(lab: Lab) -> None:
     assert ping(lab.b, "-c", "1", "--network", lab.network, lab.address_b).returncode == 0
 

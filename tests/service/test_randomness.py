@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netcon.service.service import Randomness
+from netcon.service.randomness import Randomness
 
 
 def test_no_byte_is_given_twice() -> None:

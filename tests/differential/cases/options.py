@@ -1,10 +1,23 @@
 """getsockopt and setsockopt: defaults, read-back, and errors."""
 
 import ctypes
+import select
 import socket
 import struct
 
-from tests.differential.harness import LIBC, World, case, errno_name, outcome, raw_call, value
+from tests.differential.harness import (
+    LIBC,
+    World,
+    case,
+    errno_name,
+    outcome,
+    raw_call,
+    receive_all,
+    reset,
+    value,
+    wait,
+    wait_all,
+)
 
 TCP = socket.IPPROTO_TCP
 
@@ -337,3 +350,50 @@ def option_reuseaddr_after_bind(world: World):
 def option_tcp_level_on_a_unix_socket(world: World):
     left, right = socket.socketpair()
     return [outcome(left.setsockopt, TCP, socket.TCP_NODELAY, 1), outcome(right.getsockopt, TCP, socket.TCP_NODELAY)]
+
+
+def both_directions_ended(world: World) -> tuple[socket.socket, socket.socket]:
+    """(client that has set options, and shut its direction after the server's end; server)."""
+    client, server = world.pair()
+    for level, option, number in KEPT_TO_THE_END:
+        client.setsockopt(level, option, number)
+    server.shutdown(socket.SHUT_WR)
+    wait(client, select.POLLRDHUP)
+    client.shutdown(socket.SHUT_WR)
+    wait_all(client, {"HUP"})
+    return client, server
+
+
+KEPT_TO_THE_END = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 77),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.SOL_SOCKET, socket.SO_PRIORITY, 3),
+    (socket.IPPROTO_IP, socket.IP_TTL, 42),
+]
+
+
+@case
+def options_after_both_directions_ended(world: World):
+    client, server = both_directions_ended(world)
+    receive_all(server)
+    return [client.getsockopt(level, option) for level, option, _ in KEPT_TO_THE_END]
+
+
+@case
+def options_after_both_directions_ended_and_the_peer_closed(world: World):
+    client, server = both_directions_ended(world)
+    server.close()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 5)
+    return [client.getsockopt(level, option) for level, option, _ in KEPT_TO_THE_END]
+
+
+@case
+def options_after_a_reset(world: World):
+    client, server = world.pair()
+    for level, option, number in KEPT_TO_THE_END:
+        client.setsockopt(level, option, number)
+    reset(server)
+    wait_all(client, {"ERR"})
+    return [client.getsockopt(level, option) for level, option, _ in KEPT_TO_THE_END]

@@ -420,6 +420,15 @@ def poll_a_listener_after_shutdown(world: World):
     return polled(listener)
 
 
+@differs(
+    "a failed connect is a pair whose other end is closed: it shows an end of file, too",
+    ["ECONNREFUSED", ["IN", "OUT", "HUP", "RDHUP"]],
+)
+def poll_after_a_refused_blocking_connect(world: World):
+    client = world.stream()
+    return [outcome(client.connect, (world.address, world.closed_port())), polled(client)]
+
+
 @differs("poll of an AF_UNIX stream ignores SO_RCVLOWAT", ["IN"])
 def poll_below_the_low_water_mark(world: World):
     client, server = world.pair()
