@@ -387,7 +387,7 @@ def test_unknown_networks_and_members_are_404(http: httpx.Client) -> None:
 
 
 def test_a_path_that_names_no_network_or_capture_is_not_our_failure(http: httpx.Client) -> None:
-    """Found by fuzzing: both were a 500."""
+    """Both were a 500."""
     answer = http.get("/names/10.1.2.3", params={"network": "none"})
     assert answer.status_code == 400
     assert "network id" in answer.json()["description"]
