@@ -3,6 +3,7 @@
 #   make demo     a private world on this machine: nginx and curl, neither changed, meet on an encrypted network
 #   make test     linters, types, all tests
 #   make torture  random programs on kernel sockets and on ours, for SECONDS=3600
+#   make fuzz     broken input for everything that reads from outside, for SECONDS=3600 in all
 #   make bench    speed, as ratios against a peer in the same run
 #
 # PREFIX is a virtual environment that other users may read, because the demo's processes run unprivileged.
@@ -86,8 +87,10 @@ test: lint unit
 unit: install-test-tools build/.native
 	NETCON_PREFIX=$(PREFIX) $(PYTHON) -m pytest $(PYTEST_ARGS)
 
-# Random programs on kernel sockets and on ours must observe the same; a minute of it is among the tests.
+# How long torture and fuzz run.
 SECONDS := 3600
+
+# Random programs on kernel sockets and on ours must observe the same; a minute of it is among the tests.
 torture: install-test-tools build/.native
 	NETCON_PREFIX=$(PREFIX) $(PYTHON) -m tests.torture --seconds $(SECONDS)
 
@@ -107,12 +110,11 @@ sanitize: install-test-tools build/.native
 bench: install-test-tools build/.native
 	for bench in tests/bench/bench_*.py; do echo; NETCON_PREFIX=$(PREFIX) $(PYTHON) -m tests.bench.$$(basename $$bench .py); done
 
-# All fuzz targets, SECONDS each for Python and native ones in all (docs/fuzzing.md). Fails if something was found.
-SECONDS ?= 600
+# All fuzz targets: half of SECONDS for those in Python, half for the native ones (docs/fuzzing.md). Fails if something was found.
 fuzz: install-test-tools build/.native
 	good=0
-	$(PYTHON) -m tests.fuzz $(SECONDS) || good=1
-	$(PYTHON) -m tests.fuzz.native.run $(SECONDS) || good=1
+	$(PYTHON) -m tests.fuzz $$(($(SECONDS) / 2)) || good=1
+	$(PYTHON) -m tests.fuzz.native.run $$(($(SECONDS) / 2)) || good=1
 	exit $$good
 
 format: build

@@ -190,6 +190,6 @@ def test_what_is_no_table_is_known_as_such(decide: Decide) -> None:
 
 @pytest.mark.parametrize("port", ["9" * 5000, "\u0665\u0663", "1-" + "9" * 5000])
 def test_ports_that_are_no_numbers_of_ours_are_policy_errors(port: str) -> None:
-    """Found by fuzzing: a plain ValueError, which nobody who reads a policy expects."""
+    """Not a plain ValueError, which nobody who reads a policy expects."""
     with pytest.raises(PolicyError):
         Policy.parse(f"any tcp {port} host")

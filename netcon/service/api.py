@@ -29,7 +29,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from netcon.core.address import format_endpoint, parse_address, parse_network
-from netcon.core.errors import NetconError
+from netcon.core.errors import DecodeError, NetconError
 from netcon.core.netconf import check_token
 from netcon.policy import PolicyError
 from netcon.service.errors import ServiceError, SettingsError
@@ -254,7 +254,10 @@ class NodeEndpoints:
 
     async def name(self, request: Request) -> Response:
         """What a program would get for a name or an address, and who says so. `?network=` is the program's."""
-        network = parse_network(request.query_params["network"]) if "network" in request.query_params else 0
+        try:
+            network = parse_network(request.query_params["network"]) if "network" in request.query_params else 0
+        except DecodeError as error:
+            raise BadRequest(str(error)) from None
         text = request.path_params["name"]
         resolver = self._service.names.resolver
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -31,8 +32,8 @@ class CaptureEndpoints:
         return [
             route("/network/{network}/capture", self.start, "POST"),
             route("/capture", self.captures),
-            route("/capture/{capture:int}", self.capture),
-            route("/capture/{capture:int}", self.finish, "DELETE"),
+            route("/capture/{capture:capture}", self.capture),
+            route("/capture/{capture:capture}", self.finish, "DELETE"),
         ]
 
     async def start(self, request: Request) -> Response:
@@ -58,3 +59,18 @@ class CaptureEndpoints:
             return not_found()
         self._service.captures.finish(found)
         return reply(request, {"result": True})
+
+
+class _CaptureNumber(Convertor[int]):
+    """A capture's number, of no more digits than Python reads."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("capture", _CaptureNumber())

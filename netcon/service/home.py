@@ -316,7 +316,7 @@ class Home:
     def last_port(self) -> int | None:
         """The primary port of the last start."""
         text = (self.read("zerotier-one.port") or b"").decode("ascii", "replace")
-        return int(text) if text.isdecimal() else None
+        return int(text) if re.fullmatch("[0-9]{1,5}", text) else None
 
     def withdraw(self) -> None:
         with contextlib.suppress(OSError):

@@ -63,3 +63,10 @@ def credentials() -> tuple[bytes, ...]:
     found = hexes(source, "bytes")
     found += [body[BODY + 1 :] for body in packets() if len(body) > BODY and body[27] & 31 == 10]
     return tuple(found)
+
+
+@cache
+def secret() -> str:
+    """An identity with its secret, as in identity.secret."""
+    text: str = vectors("session_join")["nodes"][0]["secret"]
+    return text

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import random
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -34,10 +36,11 @@ from netcon.core.address import (
 from netcon.core.buffer import Reader
 from netcon.core.credentials import Capability, CertificateOfMembership, CertificateOfOwnership, Revocation, Tag
 from netcon.core.dictionary import Dictionary
-from netcon.core.errors import DecodeError
+from netcon.core.errors import DecodeError, NetconError
 from netcon.core.identity import Identity
 from netcon.core.messages import Error, Ok, decode_error, decode_message, decode_reply
-from netcon.core.netconf import ConfigAssembler, ConfigChunk, NetworkConfig
+from netcon.core.netconf import ConfigAssembler, ConfigChunk, NetworkConfig, check_token
+from netcon.core.node import Node
 from netcon.core.packet import BODY, COMPRESSED, Fragment, PacketHeader, build_packet, decompress_body, is_fragment
 from netcon.core.peer import parse_cache
 from netcon.core.rule_decompiler import NotExpressible, decompile_rules, rule_set_from_json
@@ -50,11 +53,14 @@ from netcon.forward import proxy, socks
 from netcon.forward.specification import Direction, ForwardError, parse_forward
 from netcon.names.messages import Question, read_question, respond
 from netcon.service import resolve_rpc, socket_rpc
-from netcon.service.errors import SettingsError
+from netcon.service.errors import ServiceError, SettingsError
+from netcon.service.home import Home
+from netcon.service.planet import choose_planet
 from netcon.service.settings import NetworkSettings, parse_local_conf
 from tests.fuzz import corpus
 from tests.fuzz.corpus import hexes, packets, strings, vectors
 
+EPOCH = 1_700_000_000_000
 _NETWORK = 0xCE350AEFF9CAFE01
 _FILE = Path("fuzzed")
 
@@ -351,7 +357,7 @@ _NETWORK_CONFS = (
     b"allowManaged=10.0.0.0/8,fd00::/8\nport=tap\naddresses=10.1.2.3/24\n",
 )
 
-_NETWORK_RECORDS = (
+NETWORK_RECORDS = (
     {
         "name": "lab",
         "private": True,
@@ -396,7 +402,7 @@ def controller_record(data: bytes) -> None:
 
 
 def _records() -> Iterable[bytes]:
-    return (json.dumps(record).encode() for record in _NETWORK_RECORDS)
+    return (json.dumps(record).encode() for record in NETWORK_RECORDS)
 
 
 # -- programs on this host --
@@ -552,6 +558,80 @@ def _programs() -> Iterable[bytes]:
     yield Path("/lib64/ld-linux-x86-64.so.2").read_bytes()[:12_000] if Path("/lib64/ld-linux-x86-64.so.2").exists() else b"\x7fELF"
 
 
+#: Files of a home folder: the first byte of an input says which of them the rest is.
+_HOME_FILES = (
+    "identity.secret",
+    "identity.public",
+    "authtoken.secret",
+    "service.id",
+    "local.conf",
+    "trustedpaths",
+    "devicemap",
+    "planet",
+    "zerotier-one.port",
+    f"networks.d/{_NETWORK:016x}.conf",
+    f"networks.d/{_NETWORK:016x}.local.conf",
+    f"networks.d/{_NETWORK:016x}.token",
+    "peers.d/0082915f5e.peer",
+    "moons.d/0000000082915f5e.moon",
+    "moons.d/0000000082915f5e.seed",
+)
+
+
+def _planet() -> bytes:
+    return hexes(vectors("session_join"), "planet")[0]
+
+
+def home_file(data: bytes) -> None:
+    """A home with a file that is damaged: everything that a service reads at its start. A refusal names the file."""
+    if not data:
+        return
+    name = _HOME_FILES[data[0] % len(_HOME_FILES)]
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        if name != "identity.secret":
+            home.write("identity.secret", corpus.secret().encode(), 0o600)
+        home.write("planet", _planet())
+        home.write(name, data[1:], 0o600)
+        try:
+            own = home.identity() if name.startswith("identity") else Identity.parse(corpus.secret())  # the check is memory-hard
+            home.token()
+            home.service_id()
+            conf = home.local_conf()
+            home.last_port()
+            planet = choose_planet(home.read("planet"), home.path / "planet")
+            node = Node(own, planet, random=random.Random(7).randbytes, now=EPOCH)
+            node.set_physical([*conf.physical_networks(), *home.trusted_paths()], conf.peer_hints(), EPOCH)
+            for network, cached in home.networks().items():
+                home.network_settings(network)
+                home.device_name(network)
+                with contextlib.suppress(NetconError):
+                    check_token(home.join_token(network))
+                node.join(network, EPOCH, cached)
+        except ServiceError as error:
+            if name not in str(error):
+                raise AssertionError(f"{error}: does not name {name}") from error
+            raise
+        for moon, stored in home.moons():
+            with contextlib.suppress(DecodeError):
+                node.orbit(moon, EPOCH, stored=stored)
+        for moon, seed in home.moon_seeds():
+            node.orbit(moon, EPOCH, seed=seed)
+        for _, stored in home.peers():
+            with contextlib.suppress(DecodeError):
+                node.load_peer(stored, EPOCH)
+
+
+def _home_files() -> Iterable[bytes]:
+    secret, planet = corpus.secret(), _planet()
+    good = (
+        *(secret.encode(), secret.rpartition(":")[0].encode(), b"q7" * 12, b"0123456789abcdef\n"),
+        *(json.dumps(_LOCAL_CONFS[0]).encode(), b"7=10.0.0.0/8 # said\n", b"ce350aeff9cafe01=zt0\n", planet, b"9993"),
+        *(next(iter(_dictionaries())), _NETWORK_CONFS[0], b"a-token-of-this-network", _PEER_CACHE, planet, b"0082915f5e"),
+    )
+    return (bytes((number,)) + data for number, data in enumerate(good))
+
+
 def _texts(*texts: str) -> Callable[[], Iterable[bytes]]:
     return lambda: (text.encode() for text in texts)
 
@@ -580,6 +660,7 @@ TARGETS: tuple[Target, ...] = (
     Target("policy", policy, _texts(*_POLICIES), (policies.PolicyError,)),
     Target("local_conf", local_conf, lambda: (json.dumps(conf).encode() for conf in _LOCAL_CONFS), (SettingsError,)),
     Target("network_conf", network_conf, lambda: _NETWORK_CONFS, (SettingsError,)),
+    Target("home_file", home_file, _home_files, (ServiceError,)),
     Target("controller_body", controller_body, _records, (InvalidRequest,)),
     Target("controller_record", controller_record, _records, (CorruptStore,)),
     Target("rpc", rpc, _rpc_inputs),

@@ -7,14 +7,15 @@ import random
 
 import pytest
 
-from netcon.core.actions import Endpoint
+from netcon.core.actions import Endpoint, SendDatagram, ValidateIdentity
 from netcon.core.identity import Identity
 from netcon.core.node import Node
 from netcon.core.packet import BODY, Verb
 from netcon.core.peer import Peer
-from netcon.core.world import World
+from netcon.core.world import Root, World, make_planet
 from tests.fuzz.corpus import datagrams, packets, vectors
 from tests.fuzz.mutator import Mutator
+from tests.service.support import IDENTITIES, WORLD_KEY
 from tests.simulator import EPOCH, Lab
 
 SESSION = vectors("session_join")
@@ -45,6 +46,29 @@ def test_datagrams_of_a_recorded_session(name: str) -> None:
         node.background(now)
         node.take_actions()
     assert sum(node.counters.values()) > 100, json.dumps(node.counters)
+    assert_answers_hello(node, now + 60_000)
+
+
+def assert_answers_hello(node: Node, now: int) -> None:
+    """A stranger for whom `node` is the root says HELLO, and is online when it has read the answer."""
+    ours, theirs = Endpoint(bytes((10, 77, 1, 1)), 9993), Endpoint(bytes((10, 77, 1, 2)), 9993)
+    planet = make_planet(7, EPOCH, [Root(node.identity, (ours,))], WORLD_KEY)
+    stranger = Node(IDENTITIES[0], planet, random=random.Random("stranger").randbytes, now=now)
+    stranger.background(now)
+    said = [action.data for action in stranger.take_actions() if isinstance(action, SendDatagram)]
+    assert said
+    for data in said:
+        node.receive_datagram(1, theirs, data, now)
+    actions = node.take_actions()
+    for action in actions:
+        if isinstance(action, ValidateIdentity):
+            node.identity_validated(action.identity, True, now)
+    actions += node.take_actions()
+    assert not stranger.online
+    for action in actions:
+        if isinstance(action, SendDatagram) and action.remote == theirs:
+            stranger.receive_datagram(1, ours, action.data, now + 10)
+    assert stranger.online
 
 
 def test_authentic_packets_of_changed_bodies_then_frames_still_pass() -> None:

@@ -384,3 +384,11 @@ def test_unknown_networks_and_members_are_404(http: httpx.Client) -> None:
     ):
         answer = http.request(method, path)
         assert (answer.status_code, answer.content) == (404, b""), path
+
+
+def test_a_path_that_names_no_network_or_capture_is_not_our_failure(http: httpx.Client) -> None:
+    """Both were a 500."""
+    answer = http.get("/names/10.1.2.3", params={"network": "none"})
+    assert answer.status_code == 400
+    assert "network id" in answer.json()["description"]
+    assert http.get("/capture/" + "9" * 5000).status_code == 404

@@ -342,3 +342,10 @@ def test_the_devicemap_names_a_networks_interface(tmp_path: Path, caplog: pytest
     assert home.device_name(0x8056C2E21C000001) == "lab0"
     assert home.device_name(0x8056C2E21C000002) is None
     assert "not an interface name" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "99 93", "-1", ""])
+def test_a_damaged_port_file_is_done_without(home: Home, text: str) -> None:
+    """Thousands of digits stopped the start with a plain ValueError."""
+    home.write("zerotier-one.port", text.encode())
+    assert home.last_port() is None
